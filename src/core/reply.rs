@@ -1,0 +1,67 @@
+//! The reply slots of a session: where the right to answer is spent.
+//!
+//! ```text
+//! slot of ticket T = T % N:   [ words 1..W ] ─ release ─► [ word 0: stamp = T + 1 ]
+//! ```
+//! The right is linear: client, then director, then worker hold it, never two at once, so a slot has one writer at
+//! a time and needs no compare-and-swap. It is spent by publishing the stamp. Stamps of a slot only grow, and a
+//! ticket is never used again, so a late reply can't be taken for the answer to a newer call.
+
+use super::{Read, Write, ring::copy_record};
+
+/// Where the reply slots lie.
+#[derive(Clone, Copy, Debug)]
+pub struct Replies<const W: usize> {
+    base: usize,
+    mask: u64,
+}
+
+impl<const W: usize> Replies<W> {
+    /// `slots` reply slots from word `base` on.
+    pub fn new(base: usize, slots: u64) -> Self {
+        assert!(slots.is_power_of_two(), "a session has a power of two of slots, not {slots}");
+        Replies { base, mask: slots - 1 }
+    }
+
+    /// The slot of a ticket.
+    #[inline]
+    pub fn slot(&self, ticket: u64) -> usize {
+        (ticket & self.mask) as usize
+    }
+
+    #[inline]
+    fn at(&self, ticket: u64) -> usize {
+        self.base + self.slot(ticket) * W
+    }
+
+    /// Answers a ticket: spends the reply right, which the caller holds. The first `used` words are written; word 0
+    /// is ignored. Wait-free.
+    #[inline]
+    pub fn publish(&self, mem: &impl Write, ticket: u64, record: &[u64; W], used: usize) {
+        let at = self.at(ticket);
+        mem.copy_in(at + 1, &record[1..used]);
+        mem.release(); // pairs with the acquire in take
+        mem.store(at, ticket + 1);
+    }
+
+    /// The stamp in a ticket's slot: above the ticket, if it was answered.
+    #[inline]
+    pub fn stamp(&self, mem: &impl Read, ticket: u64) -> u64 {
+        mem.load(self.at(ticket))
+    }
+
+    /// The answer to a ticket, if it is there: a private copy, which the caller validates.
+    #[inline]
+    pub fn take(
+        &self,
+        mem: &impl Read,
+        ticket: u64,
+        tail: impl FnOnce(&[u64; W]) -> bool,
+    ) -> Option<[u64; W]> {
+        if self.stamp(mem, ticket) <= ticket {
+            return None;
+        }
+        mem.acquire(); // pairs with the release in publish
+        Some(copy_record(mem, self.at(ticket), tail))
+    }
+}

@@ -1,0 +1,12 @@
+//! Trine: brokered calls between processes of one Linux host, in three messages through shared memory.
+#![deny(unsafe_code)]
+
+mod control;
+pub mod core;
+mod error;
+pub mod layout;
+pub mod limits;
+#[allow(unsafe_code)]
+mod memory;
+
+pub use error::{CallError, Error, Fault, Status};

@@ -1,0 +1,58 @@
+//! Every bound of the system in one place, with the reason for each.
+//!
+//! A number from a peer is compared with one of these before it is used for anything, so the memory, the time and
+//! the table space that a peer can ask for are finite by construction.
+
+/// Version of every byte that two parties exchange. A director and its peers must agree on it exactly.
+pub const PROTOCOL: u32 = 1;
+
+/// Longest name of a bus, in bytes: it is part of a socket's path, which the kernel limits to 107 bytes.
+pub const BUS_NAME_MAX: usize = 48;
+/// Longest name of a service or an operation, in bytes: it travels in a fixed field of a control message.
+pub const NAME_MAX: usize = 64;
+/// Operations of one service: they travel in one control message.
+pub const OPERATIONS_MAX: usize = 64;
+/// Longest message of an application error, in bytes; what is longer is cut at a character boundary.
+pub const MESSAGE_MAX: usize = 1024;
+
+/// Reply slots of a session: open calls, by default. A call holds its slot until its reply right has come back.
+pub const SLOTS_DEFAULT: u32 = 64;
+/// Most reply slots of a session.
+pub const SLOTS_MAX: u32 = 4096;
+/// Bytes of the reply buffer that each slot has of its own, by default.
+pub const REPLY_CAPACITY_DEFAULT: u32 = 4096;
+/// Bytes of an arena, by default. Address space only: a page costs memory when it is first written.
+pub const ARENA_DEFAULT: u64 = 64 << 20;
+/// Most bytes of an arena, and so of one payload: offsets in an arena are counted in 64-byte units of 32 bits.
+pub const ARENA_MAX: u64 = 64 << 30;
+/// Most bytes of one payload: its length is a 32-bit field.
+pub const PAYLOAD_MAX: u64 = u32::MAX as u64;
+/// Unit and alignment of arena allocations, in bytes: a cache line, so that payloads don't share one.
+pub const ARENA_UNIT: u64 = 64;
+
+/// Slots of a work ring, and entries of its ledger: a worker has at most one less in flight.
+pub const WORK_SLOTS_DEFAULT: u32 = 256;
+/// Most slots of a work ring. An entry's number has 16 bits in the record.
+pub const WORK_SLOTS_MAX: u32 = 4096;
+/// Sessions that one worker serves at a time: the dense index has 16 bits in the record.
+pub const SESSIONS_PER_WORKER_MAX: usize = 1 << 16;
+
+/// Routes of a session: their number has 32 bits in the record, and the director's table is an array.
+pub const ROUTES_MAX: u32 = 4096;
+/// Workers of a director: a session's table of mappings is an array of this many bytes at most.
+pub const WORKERS_MAX: usize = 1024;
+/// Sessions of a director.
+pub const SESSIONS_MAX: usize = 8192;
+/// Services of a director.
+pub const SERVICES_MAX: usize = 65_536;
+
+/// A call's deadline where its caller says nothing: no call hangs, even on a worker that lives and never answers.
+pub const DEADLINE_DEFAULT_NS: u64 = 30_000_000_000;
+/// How long a client looks for a director before its calls end DIRECTOR_GONE.
+pub const DIRECTOR_GONE_NS: u64 = 5_000_000_000;
+/// How often a call that no worker had begun is tried again, unseen, before its caller hears of it.
+pub const TRIES_MAX: u32 = 16;
+
+const _: () = assert!(SLOTS_MAX.is_power_of_two() && SLOTS_DEFAULT.is_power_of_two());
+const _: () = assert!(WORK_SLOTS_MAX.is_power_of_two() && WORK_SLOTS_MAX <= 1 << 16);
+const _: () = assert!(ARENA_MAX / ARENA_UNIT <= 1 << 32);
