@@ -121,7 +121,9 @@ impl Status {
             Status::DeadlineExceeded => "the call's deadline passed",
             Status::Cancelled => "the call was given up",
             Status::ReplyTooLarge => "the result does not fit the reply buffer; ask for a larger one",
-            Status::RequestTooLarge => "the request does not fit the arena; send less, or make the arena larger",
+            Status::RequestTooLarge => {
+                "the request does not fit the arena; send less, or make the arena larger"
+            }
             Status::WouldBlock => "it can't be done without waiting: all slots or buffers are in use",
             Status::Busy => "too many calls wait on this route already; try again later",
             Status::WorkerDied => "the worker died after it had begun; the operation may have run",

@@ -1,0 +1,385 @@
+//! A client's session as a state machine: from a free slot to the outcome.
+//!
+//! ```text
+//! reserve ─► submit ─► [request ring] … the worker … [reply slot] ─► look: Ended ─► release
+//!   slot      ticket T = slot + N·generation            stamp T + 1       │
+//!                                          NOT_BEGUN: a new ticket ◄──────┘  same slot, unseen by the caller
+//! ```
+//! A slot whose call its caller gave up is in *quarantine*: somebody may still write there, so slot and buffers come
+//! back only when the stamp is in, and nobody looks at the outcome. Everything the client decides by lies in its
+//! private memory; from the inbox it takes stamps and copies.
+
+use crate::core::parking::{Bell, Parking};
+use crate::core::reply::Replies;
+use crate::core::ring::Publisher;
+use crate::core::{Memory, Read, Write};
+use crate::error::Status;
+use crate::layout::{HEAD, Inbox, LINE, Outbox, Record, ReplyHead, Request, SessionShape, flag};
+use crate::limits::TRIES_MAX;
+
+/// What a client's core asks of its shell.
+pub trait Effects {
+    /// Rings the director.
+    fn ring_director(&mut self);
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// How.
+    pub status: Status,
+    /// Whether the operation may have run.
+    pub may_have_run: bool,
+    /// The reply as it was found; zeros if there is none.
+    pub record: Record,
+}
+
+impl Outcome {
+    fn without_reply(status: Status, may_have_run: bool) -> Self {
+        Outcome { status, may_have_run, record: [0; LINE] }
+    }
+
+    /// The head of the reply.
+    pub fn head(&self) -> ReplyHead {
+        ReplyHead::of(&self.record)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Free,
+    /// Reserved by its caller, not yet submitted.
+    Reserved,
+    /// In somebody's hands.
+    Open,
+    /// The caller gave it up: free when stamped.
+    Quarantined,
+    /// The outcome waits for its caller.
+    Ended(Returned),
+    /// The outcome has been looked at; the reply's buffer is in use until `release`.
+    Held(Returned),
+}
+
+/// Whether the reply right has come back: only then may a slot be used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Returned {
+    Yes,
+    No,
+}
+
+struct Slot {
+    state: State,
+    /// The ticket of the attempt that is under way, or was the last.
+    ticket: u64,
+    /// The ticket of the first attempt: the call's name.
+    name: u64,
+    tries: u32,
+    deadline_ns: u64,
+    record: Record,
+    /// Nobody will look at the outcome.
+    one_way: bool,
+    /// Once `Ended`.
+    outcome: Outcome,
+}
+
+/// A session, seen from its client.
+pub struct ClientCore<M: Memory> {
+    outbox: M::Rw,
+    inbox: M::Rw,
+    out: Outbox,
+    at: Inbox,
+    ring: Publisher<LINE>,
+    replies: Replies<LINE>,
+    parking: Parking,
+    director: Bell,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    quarantined: u32,
+    open: u32,
+    notices: u64,
+    next_look: usize,
+}
+
+impl<M: Memory> ClientCore<M> {
+    /// A session whose memory is fresh, or was used by nobody since.
+    pub fn new(shape: SessionShape, outbox: M::Rw, inbox: M::Rw) -> Self {
+        let (out, at, n) = (shape.outbox(), shape.inbox(), u64::from(shape.slots));
+        let slot = |ticket| Slot {
+            state: State::Free,
+            ticket,
+            name: 0,
+            tries: 0,
+            deadline_ns: 0,
+            record: [0; LINE],
+            one_way: false,
+            outcome: Outcome::without_reply(Status::Ok, false),
+        };
+        ClientCore {
+            ring: Publisher::new(out.ring, shape.ring_slots(), 0),
+            replies: Replies::new(at.replies, n),
+            parking: Parking::new(out.waiting, 0),
+            director: Bell::new(at.polled),
+            slots: (0..n).map(slot).collect(),
+            free: (0..shape.slots).rev().collect(),
+            quarantined: 0,
+            open: 0,
+            notices: 0,
+            next_look: 0,
+            outbox,
+            inbox,
+            out,
+            at,
+        }
+    }
+
+    /// The position of the next request.
+    pub fn published(&self) -> u64 {
+        self.ring.next()
+    }
+
+    /// Calls that are in somebody's hands.
+    pub fn open(&self) -> u32 {
+        self.open
+    }
+
+    /// Slots that wait for a stamp that nobody waits for.
+    pub fn quarantined(&self) -> u32 {
+        self.quarantined
+    }
+
+    /// Whether nothing of this session is in use by anybody.
+    pub fn is_unused(&self) -> bool {
+        self.free.len() == self.slots.len()
+    }
+
+    /// The slot that a ticket lies in.
+    pub fn slot_of(&self, ticket: u64) -> u32 {
+        self.replies.slot(ticket) as u32
+    }
+
+    /// Whether nobody uses a slot, nor its buffers.
+    pub fn is_free(&self, slot: u32) -> bool {
+        self.slots[slot as usize].state == State::Free
+    }
+
+    /// Takes a free slot. With none, `reclaim` may find one.
+    #[inline]
+    pub fn reserve(&mut self) -> Option<u32> {
+        let slot = self.free.pop()?;
+        self.slots[slot as usize].state = State::Reserved;
+        Some(slot)
+    }
+
+    /// Gives a slot back: unsent, or after its outcome was taken and its reply read. Returns whether it is free
+    /// now; if not, it is quarantined until its stamp comes in, and `reclaim` finds it.
+    #[inline]
+    pub fn release(&mut self, slot: u32) -> bool {
+        let s = &mut self.slots[slot as usize];
+        match s.state {
+            State::Reserved | State::Ended(Returned::Yes) | State::Held(Returned::Yes) => {
+                s.state = State::Free;
+                self.free.push(slot);
+                true
+            }
+            State::Ended(Returned::No) | State::Held(Returned::No) => {
+                s.state = State::Quarantined;
+                self.quarantined += 1;
+                false
+            }
+            State::Free | State::Open | State::Quarantined => false,
+        }
+    }
+
+    /// Sends what was built for a reserved slot. Ticket and stamp are filled in here. Returns the call's name.
+    #[inline]
+    pub fn submit(&mut self, slot: u32, request: Request, record: &Record, fx: &mut impl Effects) -> u64 {
+        let n = self.slots.len() as u64;
+        let s = &mut self.slots[slot as usize];
+        debug_assert_eq!(s.state, State::Reserved);
+        s.ticket += n;
+        s.name = s.ticket;
+        s.tries = 1;
+        s.deadline_ns = request.deadline_ns;
+        s.record = *record;
+        Request { ticket: s.ticket, ..request }.write(&mut s.record);
+        let name = s.name;
+        s.one_way = request.flags & flag::ONE_WAY != 0;
+        s.state = State::Open;
+        self.open += 1;
+        self.publish(slot, fx);
+        name
+    }
+
+    fn publish(&mut self, slot: u32, fx: &mut impl Effects) {
+        let record = &self.slots[slot as usize].record;
+        let used = if Request::needs_tail(record) { LINE } else { HEAD };
+        self.ring.publish(&self.outbox, record, used);
+        if self.director.must_ring(&self.outbox, &self.inbox) {
+            fx.ring_director();
+        }
+    }
+
+    /// Looks at one call. `None`: it is open. The outcome is handed out once; then the slot is held until
+    /// `release`. A name that is not (or no longer) a call's gives `None` for ever: see [`is_known`](Self::is_known).
+    #[inline]
+    pub fn look(&mut self, name: u64, now_ns: u64, fx: &mut impl Effects) -> Option<Outcome> {
+        let slot = self.slot_of(name);
+        if self.slots[slot as usize].name != name {
+            return None;
+        }
+        self.settle(slot, now_ns, fx);
+        let s = &mut self.slots[slot as usize];
+        let State::Ended(returned) = s.state else { return None };
+        s.state = State::Held(returned);
+        Some(s.outcome)
+    }
+
+    /// Whether this names a call whose outcome has not been handed out.
+    pub fn is_known(&self, name: u64) -> bool {
+        let s = &self.slots[self.slot_of(name) as usize];
+        s.name == name && !s.one_way && matches!(s.state, State::Open | State::Ended(_))
+    }
+
+    /// A call that has ended and whose outcome nobody has taken yet. Calls are looked at in turn, so that none is
+    /// passed over for ever.
+    pub fn any_ended(&mut self, now_ns: u64, fx: &mut impl Effects) -> Option<u64> {
+        let n = self.slots.len();
+        for i in 0..n {
+            let slot = (self.next_look + i) % n;
+            if matches!(self.slots[slot].state, State::Free | State::Quarantined) {
+                continue;
+            }
+            self.settle(slot as u32, now_ns, fx);
+            if matches!(self.slots[slot].state, State::Ended(_)) {
+                self.next_look = slot + 1;
+                return Some(self.slots[slot].name);
+            }
+        }
+        None
+    }
+
+    /// Brings an open call's state up to date.
+    #[inline]
+    fn settle(&mut self, slot: u32, now_ns: u64, fx: &mut impl Effects) {
+        let s = &mut self.slots[slot as usize];
+        if s.state != State::Open {
+            return;
+        }
+        if let Some(record) = self.replies.take(&self.inbox, s.ticket, ReplyHead::needs_tail) {
+            return self.answered(slot, record, fx);
+        }
+        if s.deadline_ns != 0 && now_ns >= s.deadline_ns {
+            return self.give_up(slot, Outcome::without_reply(Status::DeadlineExceeded, true));
+        }
+        let notices = self.inbox.load(self.at.notices);
+        if notices != self.notices {
+            self.notices = notices;
+            self.inbox.acquire(); // pairs with the release between verdict and notices
+            self.read_verdicts();
+        }
+    }
+
+    /// A stamp is in: the call has ended, or is tried again.
+    fn answered(&mut self, slot: u32, record: Record, fx: &mut impl Effects) {
+        let n = self.slots.len() as u64;
+        let s = &mut self.slots[slot as usize];
+        let status = if record[0] != s.ticket + 1 {
+            Status::Fault // a stamp from the future: somebody scribbled here
+        } else {
+            Status::from_number(ReplyHead::of(&record).status).unwrap_or(Status::Fault)
+        };
+        if status == Status::NotBegun && s.tries < TRIES_MAX {
+            s.tries += 1;
+            s.ticket += n;
+            let request = Request { ticket: s.ticket, ..Request::of_client(&s.record) };
+            request.write(&mut s.record);
+            return self.publish(slot, fx);
+        }
+        // Whoever ends a call for its deadline or because it was cancelled has not run it.
+        let not_run = matches!(status, Status::DeadlineExceeded | Status::Cancelled | Status::DirectorGone);
+        let outcome = Outcome { status, may_have_run: status.may_have_run() && !not_run, record };
+        self.end(slot, outcome, Returned::Yes);
+    }
+
+    /// An open call has ended: its caller is to hear of it, if there is one.
+    fn end(&mut self, slot: u32, outcome: Outcome, returned: Returned) {
+        self.open -= 1;
+        let s = &mut self.slots[slot as usize];
+        (s.outcome, s.state) = (outcome, State::Ended(returned));
+        if s.one_way {
+            self.release(slot);
+        }
+    }
+
+    /// Ends a call for its caller, though the reply right has not come back.
+    fn give_up(&mut self, slot: u32, outcome: Outcome) {
+        let s = &mut self.slots[slot as usize];
+        self.outbox.store(self.out.cancel + slot as usize, s.ticket + 1);
+        self.end(slot, outcome, Returned::No);
+    }
+
+    /// Director's verdicts: calls at a worker that lives and may never answer.
+    fn read_verdicts(&mut self) {
+        for slot in 0..self.slots.len() as u32 {
+            let s = &self.slots[slot as usize];
+            let verdict = self.inbox.load(self.at.verdict + slot as usize);
+            if s.state == State::Open && verdict == s.ticket + 1 {
+                self.give_up(slot, Outcome::without_reply(Status::MayHaveRun, true));
+            }
+        }
+    }
+
+    /// The caller gives the call up and wants to hear no more of it. Returns whether its slot is free already.
+    pub fn cancel(&mut self, name: u64) -> bool {
+        let slot = self.slot_of(name);
+        if self.slots[slot as usize].name != name {
+            return false;
+        }
+        if self.slots[slot as usize].state == State::Open {
+            self.give_up(slot, Outcome::without_reply(Status::Cancelled, true));
+        }
+        matches!(self.slots[slot as usize].state, State::Ended(_)) && self.release(slot)
+    }
+
+    /// Looks after the slots that nobody waits for: one-way calls that have ended, and quarantined slots whose stamp
+    /// is in, are free again.
+    pub fn reclaim(&mut self, now_ns: u64, fx: &mut impl Effects) {
+        for slot in 0..self.slots.len() as u32 {
+            let s = &mut self.slots[slot as usize];
+            if s.state == State::Open && s.one_way {
+                self.settle(slot, now_ns, fx);
+            } else if s.state == State::Quarantined && self.replies.stamp(&self.inbox, s.ticket) > s.ticket {
+                s.state = State::Free;
+                self.quarantined -= 1;
+                self.free.push(slot);
+            }
+        }
+    }
+
+    /// There is no director any more that could end what is open: the calls end as may have run, unless their
+    /// replies are in. Nothing of this session can be used again; what has ended can still be looked at.
+    pub fn abandon(&mut self, fx: &mut impl Effects) {
+        for slot in 0..self.slots.len() as u32 {
+            self.settle(slot, 0, fx);
+            if self.slots[slot as usize].state == State::Open {
+                self.give_up(slot, Outcome::without_reply(Status::MayHaveRun, true));
+            }
+        }
+    }
+
+    /// The earliest deadline of an open call; `u64::MAX` if there is none.
+    pub fn next_deadline_ns(&self) -> u64 {
+        let open = self.slots.iter().filter(|s| s.state == State::Open && s.deadline_ns != 0);
+        open.map(|s| s.deadline_ns).min().unwrap_or(u64::MAX)
+    }
+
+    /// Announces a sleep.
+    pub fn park(&mut self) {
+        self.parking.park(&self.outbox);
+    }
+
+    /// Takes the announcement back.
+    pub fn awake(&mut self) {
+        self.parking.awake(&self.outbox);
+    }
+}

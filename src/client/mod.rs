@@ -1,0 +1,3 @@
+//! The client: from a free slot to the result.
+
+pub mod core;

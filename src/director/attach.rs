@@ -1,0 +1,220 @@
+//! Who comes and who goes: sessions, workers, routes, services, and what a death leaves behind.
+//!
+//! Attaching is one path: a party presents memory that it owns, and gets a key. A session's memory is reached by
+//! the workers that were told to map it; it is forgotten when all of them have unmapped it, or died.
+//!
+//! A worker's death is reported by the kernel *first*, and only then the stamps are read: so a reply that was
+//! published before the death counts, and none can come after it.
+
+use super::core::{DirectorCore, Effects, Peer, ask_to_map};
+use super::session::{Mapping, Session};
+use super::worker::{Standing, Worker};
+use crate::core::Memory;
+use crate::error::Status;
+use crate::identity::Identity;
+use crate::layout::{SessionShape, WorkShape};
+use crate::limits;
+
+impl<M: Memory> DirectorCore<M> {
+    /// The id that the next session gets.
+    pub fn next_session_id(&self) -> u64 {
+        self.next_session
+    }
+
+    /// The id that the next worker gets.
+    pub fn next_worker_id(&self) -> u64 {
+        self.next_worker
+    }
+
+    /// A session attaches. Its memory was checked. `published` is the position of its next request. It is polled
+    /// at once, since it may have published already.
+    pub fn attach_session(
+        &mut self,
+        identity: Identity,
+        shape: SessionShape,
+        published: u64,
+        outbox: M::Ro,
+        inbox: M::Rw,
+    ) -> Result<usize, Status> {
+        if self.sessions.len() >= limits::SESSIONS_MAX {
+            return Err(Status::Busy);
+        }
+        let id = self.next_session;
+        self.next_session += 1;
+        let session = Session::new(id, identity, shape, published, self.settings.epoch, outbox, inbox);
+        let key = self.sessions.insert(session);
+        self.heat(key);
+        Ok(key)
+    }
+
+    /// A session's number gets a meaning. The workers that provide the operation are told to map the session, so
+    /// that its first call need not wait for it.
+    pub fn open_route(
+        &mut self,
+        key: usize,
+        number: u32,
+        service: &str,
+        operation: &str,
+        fx: &mut impl Effects,
+    ) -> Status {
+        let Some(session) = self.sessions.get_mut(key) else { return Status::Fault };
+        if number >= limits::ROUTES_MAX || session.route(number).is_some() {
+            return Status::Busy;
+        }
+        let operation = match self.table.open_route(service, operation) {
+            Ok(operation) => operation,
+            Err(status) => return status,
+        };
+        session.set_route(number, operation);
+        for provider in &self.table.operation(operation).providers {
+            if session.mapping(provider.worker) == Mapping::None
+                && let Some(worker) = self.workers.get_mut(provider.worker)
+            {
+                ask_to_map(session, key, worker, provider.worker, fx);
+            }
+        }
+        Status::Ok
+    }
+
+    /// A session's client is gone: dead, or it closed its socket. What waits is dropped, workers are told.
+    pub fn session_gone(&mut self, key: usize, fx: &mut impl Effects) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        session.retired = true;
+        for slot in session.waiting_slots() {
+            session.remove_waiting(slot);
+        }
+        for route in std::mem::take(&mut session.routes).into_iter().flatten() {
+            let turns = &mut self.table.operation_mut(route.operation).turns;
+            turns.retain(|&(k, _)| k != key);
+            self.table.close_route(route.operation);
+        }
+        self.forget_backlog_without_turns();
+        let session = &mut self.sessions[key];
+        for (worker_key, worker) in &mut self.workers {
+            if let Mapping::Open(index) = session.mapping(worker_key) {
+                session.set_mapping(worker_key, Mapping::Closing(index));
+                worker.count_control();
+                fx.unmap_session(worker_key, index);
+            }
+        }
+        self.forget_session_if_unmapped(key, fx);
+    }
+
+    fn forget_session_if_unmapped(&mut self, key: usize, fx: &mut impl Effects) {
+        if self.sessions.get(key).is_some_and(|s| s.retired && !s.is_mapped()) {
+            self.forget_hot(key);
+            self.sessions.remove(key);
+            fx.forget(Peer::Session(key));
+        }
+    }
+
+    /// A worker attaches with fresh memory on both sides.
+    pub fn attach_worker(
+        &mut self,
+        identity: Identity,
+        shape: WorkShape,
+        start: u64,
+        work: M::Rw,
+        page: M::Ro,
+    ) -> Result<usize, Status> {
+        if self.workers.len() >= limits::WORKERS_MAX {
+            return Err(Status::Busy);
+        }
+        let id = self.next_worker;
+        self.next_worker += 1;
+        Ok(self.workers.insert(Worker::new(id, identity, shape, start, self.settings.share_max, work, page)))
+    }
+
+    /// A worker provides a service from now on.
+    pub fn provide(&mut self, worker: usize, service: &str, first: u16, operations: &[&str]) -> Status {
+        if !self.workers.contains(worker) || usize::from(first) + operations.len() > 1 << 16 {
+            return Status::Fault;
+        }
+        match self.table.provide(worker, service, first, operations) {
+            Ok(()) => Status::Ok,
+            Err(status) => status,
+        }
+    }
+
+    /// A worker provides a service no more. What stands in its ring is served; what waits goes to others, or ends.
+    pub fn withdraw(&mut self, worker: usize, service: &str) -> Status {
+        if self.table.withdraw(worker, service) { Status::Ok } else { Status::NoSuchService }
+    }
+
+    /// A worker's answer to `map_session`.
+    pub fn session_mapped(&mut self, worker: usize, index: u16, accepted: bool, fx: &mut impl Effects) {
+        let found = self.sessions.iter_mut().find(|(_, s)| s.mapping(worker) == Mapping::Asked(index));
+        let Some((key, session)) = found else { return };
+        let Some(w) = self.workers.get_mut(worker) else { return };
+        if !accepted {
+            w.return_index(index);
+            w.sessions -= 1;
+            session.set_mapping(worker, Mapping::Refused);
+        } else if session.retired {
+            session.set_mapping(worker, Mapping::Closing(index));
+            w.count_control();
+            fx.unmap_session(worker, index);
+        } else {
+            session.set_mapping(worker, Mapping::Open(index));
+        }
+        self.forget_session_if_unmapped(key, fx);
+    }
+
+    /// A worker's answer to `unmap_session`.
+    pub fn session_unmapped(&mut self, worker: usize, index: u16, fx: &mut impl Effects) {
+        let found = self.sessions.iter_mut().find(|(_, s)| s.mapping(worker) == Mapping::Closing(index));
+        let Some((key, session)) = found else { return };
+        session.set_mapping(worker, Mapping::None);
+        if let Some(w) = self.workers.get_mut(worker) {
+            w.return_index(index);
+            w.sessions -= 1;
+        }
+        self.forget_session_if_unmapped(key, fx);
+    }
+
+    /// A worker's socket is closed, but its process lives: it gets no new work, and its calls end by verdict. The
+    /// reply rights stay with it until it answers or dies.
+    pub fn worker_gone(&mut self, key: usize, fx: &mut impl Effects) {
+        let Some(worker) = self.workers.get_mut(key) else { return };
+        worker.standing = Standing::Gone;
+        let (_, flights) = worker.remains();
+        for flight in flights {
+            let session = self.sessions.get_mut(flight.session).filter(|s| s.id == flight.session_id);
+            let Some(session) = session.filter(|s| !s.retired && !s.is_answered(flight.ticket)) else {
+                continue;
+            };
+            session.give_verdict(flight.ticket);
+            fx.ring(Peer::Session(flight.session));
+        }
+        self.table.remove_worker(key);
+    }
+
+    /// A worker is dead, or has said that it takes no more and has answered what it began. Each call that it had in
+    /// its hands ends, once: with the reply that is in, or NOT_BEGUN, or WORKER_DIED.
+    pub fn worker_dead(&mut self, key: usize, fx: &mut impl Effects) {
+        let Some(worker) = self.workers.get_mut(key) else { return };
+        worker.standing = Standing::Gone;
+        self.table.remove_worker(key);
+        let (taken, flights) = self.workers[key].remains();
+        for flight in flights {
+            let session =
+                self.sessions.get(flight.session).filter(|s| s.id == flight.session_id && !s.retired);
+            let Some(session) = session else { continue };
+            if session.is_answered(flight.ticket) {
+                fx.ring(Peer::Session(flight.session)); // it may have died between the stamp and the ring
+            } else {
+                let begun = flight.position < taken;
+                let status = if begun { Status::WorkerDied } else { Status::NotBegun };
+                self.refuse(flight.session, flight.ticket, status, fx);
+            }
+        }
+        self.workers.remove(key);
+        self.forget_touched(key);
+        fx.forget(Peer::Worker(key));
+        let keys: Vec<usize> = self.sessions.iter().map(|(key, _)| key).collect();
+        for session in keys {
+            self.sessions[session].set_mapping(key, Mapping::None);
+            self.forget_session_if_unmapped(session, fx);
+        }
+    }
+}

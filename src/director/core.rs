@@ -1,0 +1,553 @@
+//! The director as a state machine: from the clients' rings to the workers'.
+//!
+//! ```text
+//! turn:  each hot session ─► take ─► check the copy ─► route ─► operation ─┬─► a worker with room ─► ledger, ring
+//!                                                                         ├─► wait, in the session's own place
+//!        calls that wait, one of each route in its turn ──────────────────┘    or an error, straight to the client
+//!        then one fence, and a ring for each worker that sleeps
+//! ```
+//! All of it is private memory but the rings. A session is *hot* while requests keep coming: then it is polled; else
+//! it is cold, and its next request rings. Here is the data path; who comes and goes is in [`attach`](super::attach).
+
+use slab::Slab;
+
+use super::session::{Mapping, Session};
+use super::table::{Provider, Table};
+use super::worker::{Flight, Standing, Worker};
+use crate::core::{Memory, Turn};
+use crate::error::{Fault, Status};
+use crate::layout::{HEAD, LINE, Record, ReplyHead, Request, WORD_TAKEN_NS, flag};
+
+/// Records taken from one session before the next has its turn.
+const BUDGET: usize = 64;
+/// A session that was quiet for this long is no longer polled.
+const COLD_NS: u64 = 200_000;
+/// Sessions polled at a time: each costs every call of the others some nanoseconds.
+const HOT_MAX: usize = 32;
+
+/// Somebody who is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Peer {
+    /// A session, by its key.
+    Session(usize),
+    /// A worker, by its key.
+    Worker(usize),
+}
+
+/// What the director's core asks of its shell. Keys are the core's, and are used again after `forget`.
+pub trait Effects {
+    /// Rings a client or a worker.
+    fn ring(&mut self, peer: Peer);
+    /// Tells a worker to map a session; it answers with `session_mapped`.
+    fn map_session(&mut self, worker: usize, index: u16, session: usize);
+    /// Tells a worker to unmap one; it answers with `session_unmapped`.
+    fn unmap_session(&mut self, worker: usize, index: u16);
+    /// The peer broke the protocol: the shell disconnects it, and then says that it is gone.
+    fn fault(&mut self, peer: Peer, fault: Fault);
+    /// The peer's memory is used by nobody any more, and its key is free.
+    fn forget(&mut self, peer: Peer);
+    /// CLOCK_MONOTONIC, exact: for traced calls.
+    fn clock_ns(&mut self) -> u64;
+}
+
+/// What can be set.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Of this director's life; the next one's is higher.
+    pub epoch: u64,
+    /// Calls that may wait on one route; one more ends BUSY.
+    pub waiting_per_route: u32,
+    /// Calls that one worker may have in its hands: k of JBSQ(k).
+    pub share_max: u64,
+}
+
+/// The director.
+pub struct DirectorCore<M: Memory> {
+    pub(super) settings: Settings,
+    pub(super) table: Table,
+    pub(super) sessions: Slab<Session<M>>,
+    pub(super) workers: Slab<Worker<M>>,
+    pub(super) next_session: u64,
+    pub(super) next_worker: u64,
+    hot: Vec<usize>,
+    /// Operations on which calls wait.
+    backlog: Vec<usize>,
+    touched: Vec<usize>,
+    /// No waiting call expires before.
+    next_expiry_ns: u64,
+    parked: bool,
+    stopping: bool,
+    /// Calls dispatched, calls ended by the director itself.
+    pub(super) dispatched: u64,
+    pub(super) refused: u64,
+}
+
+/// What became of an attempt to dispatch.
+enum Choice {
+    /// This worker has room, and knows the session under this index.
+    Give(Provider, u16),
+    /// Nobody has room now.
+    Wait,
+    /// Nobody provides it.
+    Nobody,
+}
+
+impl<M: Memory> DirectorCore<M> {
+    /// A director that nobody has attached to.
+    pub fn new(settings: Settings) -> Self {
+        DirectorCore {
+            table: Table::default(),
+            sessions: Slab::new(),
+            workers: Slab::new(),
+            // Ids are above all that an earlier director gave.
+            next_session: (settings.epoch << 32) + 1,
+            next_worker: (settings.epoch << 16) + 1,
+            hot: Vec::new(),
+            backlog: Vec::new(),
+            touched: Vec::new(),
+            next_expiry_ns: u64::MAX,
+            parked: false,
+            stopping: false,
+            dispatched: 0,
+            refused: 0,
+            settings,
+        }
+    }
+
+    /// Looks at every hot session once, and at what waits.
+    pub fn turn(&mut self, now_ns: u64, fx: &mut impl Effects) -> Turn<()> {
+        let mut found = false;
+        let mut i = 0;
+        while let Some(&key) = self.hot.get(i) {
+            let took = self.poll_session(key, now_ns, fx);
+            found |= took;
+            if took || !self.chill(key, now_ns) {
+                i += 1;
+            }
+        }
+        if !self.backlog.is_empty() {
+            found |= self.serve_backlog(now_ns, fx);
+            self.expire(now_ns, fx);
+        }
+        self.ring_workers(fx);
+        if found { Turn::Busy } else { Turn::Idle }
+    }
+
+    /// One more turn of the same, for what is cold: a peer's word about whether it rang is never the last one.
+    pub fn look_at_everything(&mut self) {
+        let cold = self.sessions.iter().filter(|(_, s)| !s.hot && !s.retired);
+        let ready: Vec<usize> =
+            cold.filter(|(_, s)| s.ring.is_ready(&s.outbox)).map(|(key, _)| key).collect();
+        for key in ready {
+            self.heat(key);
+        }
+    }
+
+    /// A session's doorbell rang: it is polled from now on.
+    pub fn heat(&mut self, key: usize) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        session.polled.awake(&session.inbox);
+        session.active_ns = 0;
+        if !session.hot && !session.retired {
+            session.hot = true;
+            self.hot.push(key);
+        }
+    }
+
+    /// Takes what a session has published, up to the budget.
+    fn poll_session(&mut self, key: usize, now_ns: u64, fx: &mut impl Effects) -> bool {
+        for n in 0..BUDGET {
+            let Some(session) = self.sessions.get_mut(key).filter(|s| !s.retired) else { return n > 0 };
+            match session.take() {
+                Ok(Some((record, request))) => {
+                    session.active_ns = now_ns;
+                    if session.polled.is_parked() {
+                        session.polled.awake(&session.inbox);
+                    }
+                    self.route(key, record, request, now_ns, fx);
+                }
+                Ok(None) => return n > 0,
+                Err(fault) => {
+                    // Nothing more is taken from it; the shell disconnects it.
+                    session.retired = true;
+                    fx.fault(Peer::Session(key), fault);
+                    return true;
+                }
+            }
+        }
+        true
+    }
+
+    /// Stops polling a session that has been quiet. Returns whether it did.
+    fn chill(&mut self, key: usize, now_ns: u64) -> bool {
+        let crowd = self.hot.len() > HOT_MAX;
+        let Some(session) = self.sessions.get_mut(key).filter(|s| !s.retired) else {
+            self.hot.retain(|&k| k != key);
+            return true;
+        };
+        if session.active_ns == 0 {
+            session.active_ns = now_ns;
+        }
+        let quiet_ns = now_ns.saturating_sub(session.active_ns);
+        if self.parked || quiet_ns < if crowd { COLD_NS / 8 } else { COLD_NS } {
+            return false;
+        }
+        session.polled.park(&session.inbox);
+        if session.ring.is_ready(&session.outbox) {
+            session.polled.awake(&session.inbox);
+            return false;
+        }
+        session.hot = false;
+        self.hot.retain(|&k| k != key);
+        true
+    }
+
+    /// Decides what happens to a call.
+    fn route(
+        &mut self,
+        key: usize,
+        mut record: Record,
+        request: Request,
+        now_ns: u64,
+        fx: &mut impl Effects,
+    ) {
+        if request.flags & flag::TRACED != 0 {
+            record[WORD_TAKEN_NS] = fx.clock_ns();
+        }
+        let Some(route) = self.sessions[key].route(request.operation) else {
+            return self.refuse(key, request.ticket, Status::NoSuchService, fx);
+        };
+        let (operation, waiting) = (route.operation, route.waiting);
+        if self.stopping {
+            return self.refuse(key, request.ticket, Status::DirectorGone, fx);
+        }
+        if request.deadline_ns != 0 && now_ns > request.deadline_ns {
+            return self.refuse(key, request.ticket, Status::DeadlineExceeded, fx);
+        }
+        // Whoever waits already goes first: his own calls for their order, the others' for fairness.
+        if self.table.operation(operation).turns.is_empty() {
+            match self.choose(operation, key, now_ns, fx) {
+                Choice::Give(to, index) => return self.dispatch(key, &mut record, &request, to, index, fx),
+                Choice::Nobody => return self.refuse(key, request.ticket, Status::NoWorker, fx),
+                Choice::Wait => {}
+            }
+        }
+        if waiting >= self.settings.waiting_per_route {
+            return self.refuse(key, request.ticket, Status::Busy, fx);
+        }
+        self.wait(key, operation, &request, &record);
+    }
+
+    fn wait(&mut self, key: usize, operation: usize, request: &Request, record: &Record) {
+        if request.deadline_ns != 0 {
+            self.next_expiry_ns = self.next_expiry_ns.min(request.deadline_ns);
+        }
+        if self.sessions[key].wait(request.operation, request, record) {
+            let turns = &mut self.table.operation_mut(operation).turns;
+            if turns.is_empty() {
+                self.backlog.push(operation);
+            }
+            turns.push_back((key, request.operation));
+        }
+    }
+
+    /// Join the shortest of the bounded queues: among the workers that provide the operation, know the session and
+    /// have room, the one with the fewest calls in its hands.
+    fn choose(&mut self, operation: usize, key: usize, now_ns: u64, fx: &mut impl Effects) -> Choice {
+        let providers = &self.table.operation(operation).providers;
+        let mut best: Option<(u64, Provider, u16)> = None;
+        let mut hope = false;
+        let several = providers.len() > 1;
+        for provider in providers {
+            let Some(worker) = self.workers.get_mut(provider.worker) else { continue };
+            if worker.standing != Standing::Serving {
+                continue;
+            }
+            let session = &mut self.sessions[key];
+            let index = match session.mapping(provider.worker) {
+                Mapping::Open(index) => index,
+                Mapping::Refused => continue,
+                Mapping::None => {
+                    hope |= ask_to_map(session, key, worker, provider.worker, fx);
+                    continue;
+                }
+                Mapping::Asked(_) | Mapping::Closing(_) => {
+                    hope = true;
+                    continue;
+                }
+            };
+            hope = true;
+            if !worker.has_room() || (several && worker.in_flight() > 0) {
+                worker.look(now_ns);
+            }
+            let load = worker.in_flight();
+            if worker.has_room() && best.is_none_or(|(least, ..)| load < least) {
+                best = Some((load, *provider, index));
+                if load == 0 {
+                    break;
+                }
+            }
+        }
+        match best {
+            Some((_, provider, index)) => Choice::Give(provider, index),
+            None if hope => Choice::Wait,
+            None => Choice::Nobody,
+        }
+    }
+
+    /// Hands the reply right to a worker.
+    fn dispatch(
+        &mut self,
+        key: usize,
+        record: &mut Record,
+        request: &Request,
+        to: Provider,
+        index: u16,
+        fx: &mut impl Effects,
+    ) {
+        if request.flags & flag::TRACED != 0 {
+            record[WORD_TAKEN_NS + 1] = fx.clock_ns();
+        }
+        let worker = &mut self.workers[to.worker];
+        let flight = Flight {
+            session: key,
+            session_id: self.sessions[key].id,
+            ticket: request.ticket,
+            ..Flight::default()
+        };
+        if !worker.touched {
+            self.touched.push(to.worker);
+        }
+        if worker.push(record, flight, to.number, index) {
+            self.dispatched += 1;
+        } else {
+            // Its done marks say that it is still busy with what it counted as completed: it lies.
+            let fault = Fault::Field { field: "done marks", value: 0, bound: worker.in_flight() };
+            worker.standing = Standing::Gone;
+            fx.fault(Peer::Worker(to.worker), fault);
+            self.refuse(key, request.ticket, Status::NotBegun, fx);
+        }
+    }
+
+    /// Ends a call whose reply right the director holds.
+    pub(super) fn refuse(&mut self, key: usize, ticket: u64, status: Status, fx: &mut impl Effects) {
+        let Some(session) = self.sessions.get_mut(key).filter(|s| !s.retired) else { return };
+        let mut record = [0; LINE];
+        ReplyHead { status: status as u16, ..ReplyHead::default() }.write(&mut record);
+        session.answer(ticket, &record, HEAD);
+        self.refused += 1;
+        if session.client.must_ring(&session.inbox, &session.outbox) {
+            fx.ring(Peer::Session(key));
+        }
+    }
+
+    /// Gives what waits to whoever has room now.
+    fn serve_backlog(&mut self, now_ns: u64, fx: &mut impl Effects) -> bool {
+        let mut found = false;
+        let mut i = 0;
+        while let Some(&operation) = self.backlog.get(i) {
+            found |= self.serve_operation(operation, now_ns, fx);
+            if self.backlog.get(i) == Some(&operation) {
+                if self.table.operation(operation).turns.is_empty() {
+                    self.backlog.swap_remove(i);
+                } else {
+                    i += 1;
+                }
+            }
+        }
+        found
+    }
+
+    /// Each route with waiting calls has a turn in which one of them goes. Ends when everybody's turn has passed
+    /// without a worker for anybody, or the budget is used up.
+    fn serve_operation(&mut self, operation: usize, now_ns: u64, fx: &mut impl Effects) -> bool {
+        let (mut served, mut passed) = (0, 0);
+        while served < BUDGET {
+            let turns = &mut self.table.operation_mut(operation).turns;
+            if passed >= turns.len() {
+                break;
+            }
+            let Some((key, number)) = turns.pop_front() else { break };
+            match self.serve_route(operation, key, number, now_ns, fx) {
+                Some(true) => (served, passed) = (served + 1, 0),
+                Some(false) => passed += 1,
+                None => continue,
+            }
+            self.table.operation_mut(operation).turns.push_back((key, number));
+        }
+        served > 0
+    }
+
+    /// One call of a route. `None`: none waits there any more, and its turn is over.
+    fn serve_route(
+        &mut self,
+        operation: usize,
+        key: usize,
+        number: u32,
+        now_ns: u64,
+        fx: &mut impl Effects,
+    ) -> Option<bool> {
+        let session = self.sessions.get_mut(key)?;
+        let Some(slot) = session.first_waiting(number) else {
+            if let Some(route) = session.route(number) {
+                route.has_turn = false;
+            }
+            return None;
+        };
+        let mut record = *session.waiting_record(slot)?;
+        let request = Request::of_client(&record);
+        if session.is_cancelled(request.ticket) {
+            session.remove_waiting(slot);
+            self.refuse(key, request.ticket, Status::Cancelled, fx);
+            return Some(true);
+        }
+        match self.choose(operation, key, now_ns, fx) {
+            Choice::Wait => return Some(false),
+            Choice::Give(to, index) => {
+                self.sessions[key].remove_waiting(slot);
+                self.dispatch(key, &mut record, &request, to, index, fx);
+            }
+            Choice::Nobody => {
+                self.sessions[key].remove_waiting(slot);
+                self.refuse(key, request.ticket, Status::NoWorker, fx);
+            }
+        }
+        Some(true)
+    }
+
+    /// Ends the waiting calls whose deadline has passed.
+    fn expire(&mut self, now_ns: u64, fx: &mut impl Effects) {
+        if now_ns < self.next_expiry_ns {
+            return;
+        }
+        self.next_expiry_ns = u64::MAX;
+        let keys: Vec<usize> =
+            self.sessions.iter().filter(|(_, s)| s.waiting > 0).map(|(key, _)| key).collect();
+        for key in keys {
+            for slot in self.sessions[key].waiting_slots() {
+                let Some(request) = self.sessions[key].waiting_record(slot).map(Request::of_client) else {
+                    continue;
+                };
+                match request.deadline_ns {
+                    0 => {}
+                    deadline_ns if deadline_ns < now_ns => {
+                        self.sessions[key].remove_waiting(slot);
+                        self.refuse(key, request.ticket, Status::DeadlineExceeded, fx);
+                    }
+                    deadline_ns => self.next_expiry_ns = self.next_expiry_ns.min(deadline_ns),
+                }
+            }
+        }
+    }
+
+    /// One fence for all that was pushed, then a ring for each worker that sleeps.
+    fn ring_workers(&mut self, fx: &mut impl Effects) {
+        let Some(&first) = self.touched.first() else { return };
+        if let Some(worker) = self.workers.get(first) {
+            worker.fence(); // pairs with the fence in Parking::park, of each worker
+        }
+        for key in std::mem::take(&mut self.touched) {
+            if self.workers.get_mut(key).is_some_and(Worker::must_ring) {
+                fx.ring(Peer::Worker(key));
+            }
+        }
+    }
+
+    /// Announces a sleep: to every hot session, and to every worker for which work is held back.
+    pub fn park(&mut self) {
+        self.parked = true;
+        for &key in &self.hot {
+            if let Some(session) = self.sessions.get_mut(key) {
+                session.polled.park(&session.inbox);
+            }
+        }
+        for &operation in &self.backlog {
+            for provider in &self.table.operation(operation).providers {
+                if let Some(worker) = self.workers.get_mut(provider.worker) {
+                    worker.want();
+                }
+            }
+        }
+    }
+
+    /// Takes that back. A session in which the last look found nothing stays cold: it will ring.
+    pub fn awake(&mut self) {
+        self.parked = false;
+        let sessions = &mut self.sessions;
+        self.hot.retain(|&key| {
+            let Some(session) = sessions.get_mut(key) else { return false };
+            session.hot = !session.polled.is_parked() && !session.retired;
+            session.hot
+        });
+        for (_, worker) in &mut self.workers {
+            worker.unwant();
+        }
+    }
+
+    /// When it wants to be woken though nobody rings: for a waiting call's deadline.
+    pub fn wake_at_ns(&self) -> u64 {
+        if self.backlog.is_empty() { u64::MAX } else { self.next_expiry_ns }
+    }
+
+    /// From now on no call is taken on; what waits is ended. Those in workers' hands go on.
+    pub fn stop(&mut self, fx: &mut impl Effects) {
+        self.stopping = true;
+        let keys: Vec<usize> =
+            self.sessions.iter().filter(|(_, s)| s.waiting > 0).map(|(key, _)| key).collect();
+        for key in keys {
+            for slot in self.sessions[key].waiting_slots() {
+                let Some(request) = self.sessions[key].waiting_record(slot).map(Request::of_client) else {
+                    continue;
+                };
+                self.sessions[key].remove_waiting(slot);
+                self.refuse(key, request.ticket, Status::DirectorGone, fx);
+            }
+        }
+    }
+
+    /// Operations whose last turn was taken away wait for nothing any more.
+    pub(super) fn forget_backlog_without_turns(&mut self) {
+        let table = &self.table;
+        self.backlog.retain(|&o| table.has_operation(o) && !table.operation(o).turns.is_empty());
+    }
+
+    /// A session's key is about to be free.
+    pub(super) fn forget_hot(&mut self, key: usize) {
+        self.hot.retain(|&k| k != key);
+    }
+
+    /// A worker's key is about to be free.
+    pub(super) fn forget_touched(&mut self, key: usize) {
+        self.touched.retain(|&k| k != key);
+    }
+
+    /// Calls in workers' hands.
+    pub fn in_flight(&mut self, now_ns: u64) -> u64 {
+        self.workers
+            .iter_mut()
+            .map(|(_, w)| {
+                w.look(now_ns);
+                w.in_flight()
+            })
+            .sum()
+    }
+}
+
+/// Asks a worker to map a session. Returns whether there is hope that it will.
+pub(super) fn ask_to_map<M: Memory>(
+    session: &mut Session<M>,
+    key: usize,
+    worker: &mut Worker<M>,
+    worker_key: usize,
+    fx: &mut impl Effects,
+) -> bool {
+    let Some(index) = worker.new_index() else {
+        session.set_mapping(worker_key, Mapping::Refused);
+        return false;
+    };
+    session.set_mapping(worker_key, Mapping::Asked(index));
+    worker.sessions += 1;
+    worker.count_control();
+    fx.map_session(worker_key, index, key);
+    true
+}

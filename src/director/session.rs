@@ -1,0 +1,283 @@
+//! A session as the director sees it: its ring, its routes, and the calls of it that wait.
+//!
+//! Every reply slot of a session has one place here in which its call can wait for a worker, made when the session
+//! attaches: so the queue can't overflow, costs no allocation, and a flood fills only its own. The places of a
+//! route's waiting calls form a list, in the order in which the client sent them.
+
+use crate::core::parking::{Bell, Parking};
+use crate::core::reply::Replies;
+use crate::core::ring::Taker;
+use crate::core::{Memory, Read, Write};
+use crate::error::Fault;
+use crate::identity::Identity;
+use crate::layout::{Inbox, LINE, Outbox, Place, Record, Request, SessionShape, flag, place};
+use crate::layout::{WORD_PAYLOAD_AT, WORD_REPLY_AT};
+
+/// No place: the end of a list.
+pub const NONE: u32 = u32::MAX;
+
+/// One reply slot's place.
+struct WaitingCall {
+    /// The last ticket that was taken for this slot: the next one is larger.
+    last: u64,
+    /// Whether its call waits here.
+    occupied: bool,
+    next: u32,
+    previous: u32,
+    record: Record,
+}
+
+/// A route of a session.
+#[derive(Debug)]
+pub struct Route {
+    /// The operation's key in the table.
+    pub operation: usize,
+    /// Calls that wait.
+    pub waiting: u32,
+    /// Whether it has a turn in the operation's queue.
+    pub has_turn: bool,
+    first: u32,
+    last: u32,
+}
+
+/// What a session is to one worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mapping {
+    /// The worker knows nothing of it.
+    None,
+    /// It was told to map it, under this index.
+    Asked(u16),
+    /// It has mapped it: calls may go there.
+    Open(u16),
+    /// It could not.
+    Refused,
+    /// It was told to unmap it.
+    Closing(u16),
+}
+
+/// A session.
+pub struct Session<M: Memory> {
+    /// Never used again.
+    pub id: u64,
+    /// Who the kernel says it is.
+    pub identity: Identity,
+    /// Its sizes, checked.
+    pub shape: SessionShape,
+    /// The client's memory.
+    pub outbox: M::Ro,
+    /// The client's memory for replies.
+    pub inbox: M::Rw,
+    out: Outbox,
+    at: Inbox,
+    /// The request ring's reading end.
+    pub ring: Taker<LINE>,
+    replies: Replies<LINE>,
+    /// To wake the client.
+    pub client: Bell,
+    /// Whether the director polls it, as the client sees it.
+    pub polled: Parking,
+    /// Whether it is in the list of sessions that are polled.
+    pub hot: bool,
+    /// When a request was last found.
+    pub active_ns: u64,
+    /// By the number that the client chose.
+    pub routes: Vec<Option<Route>>,
+    /// By worker's key.
+    mappings: Vec<Mapping>,
+    places: Box<[WaitingCall]>,
+    /// Calls that wait, on all routes.
+    pub waiting: u32,
+    /// Calls taken since it attached.
+    pub calls: u64,
+    /// The client is gone.
+    pub retired: bool,
+    notices: u64,
+}
+
+impl<M: Memory> Session<M> {
+    /// A session that attaches. `published` is the position of the first request that it will publish.
+    pub fn new(
+        id: u64,
+        identity: Identity,
+        shape: SessionShape,
+        published: u64,
+        epoch: u64,
+        outbox: M::Ro,
+        inbox: M::Rw,
+    ) -> Self {
+        let (out, at, n) = (shape.outbox(), shape.inbox(), u64::from(shape.slots));
+        let place =
+            |_| WaitingCall { last: 0, occupied: false, next: NONE, previous: NONE, record: [0; LINE] };
+        // Each director's numbers are above those of the one before, so that no client takes a new cold spell for
+        // one that it has rung for already.
+        let polled = Parking::new(at.polled, epoch << 32);
+        polled.announce(&inbox);
+        Session {
+            ring: Taker::new(out.ring, shape.ring_slots(), published),
+            replies: Replies::new(at.replies, n),
+            client: Bell::new(out.waiting),
+            polled,
+            hot: false,
+            active_ns: 0,
+            routes: Vec::new(),
+            mappings: Vec::new(),
+            places: (0..n).map(place).collect(),
+            waiting: 0,
+            calls: 0,
+            retired: false,
+            notices: 0,
+            id,
+            identity,
+            shape,
+            outbox,
+            inbox,
+            out,
+            at,
+        }
+    }
+
+    /// Takes the next request: copied once, and every field that anybody will use checked against its bound.
+    #[inline]
+    pub fn take(&mut self) -> Result<Option<(Record, Request)>, Fault> {
+        let taken = self.ring.take(&self.outbox, Request::needs_tail);
+        let taken = taken.map_err(|e| Fault::Stamp { position: e.position, stamp: e.stamp })?;
+        let Some(record) = taken else { return Ok(None) };
+        let request = Request::of_client(&record);
+        self.check(&record, &request)?;
+        self.calls += 1;
+        Ok(Some((record, request)))
+    }
+
+    fn check(&mut self, record: &Record, request: &Request) -> Result<(), Fault> {
+        let within = |field, value: u64, bound: u64| {
+            if value <= bound { Ok(()) } else { Err(Fault::Field { field, value, bound }) }
+        };
+        within("flags", u64::from(request.flags), u64::from(flag::ALL))?;
+        if place(request.len as usize, request.flags) == Place::Arena {
+            let end = record[WORD_PAYLOAD_AT].saturating_add(u64::from(request.len));
+            within("payload end", end, self.out.arena_bytes)?;
+        }
+        if request.flags & flag::REPLY_AT != 0 {
+            let end = record[WORD_REPLY_AT].saturating_add(u64::from(request.capacity));
+            within("reply buffer's end", end, self.at.arena_bytes)?;
+        } else {
+            within("reply capacity", u64::from(request.capacity), u64::from(self.shape.reply_capacity))?;
+        }
+        let slot = &mut self.places[self.replies.slot(request.ticket)];
+        if request.ticket <= slot.last || slot.occupied {
+            return Err(Fault::SlotInUse { ticket: request.ticket, open: slot.last });
+        }
+        slot.last = request.ticket;
+        Ok(())
+    }
+
+    /// The route with this number.
+    #[inline]
+    pub fn route(&mut self, number: u32) -> Option<&mut Route> {
+        self.routes.get_mut(number as usize)?.as_mut()
+    }
+
+    /// Gives the client's number a meaning.
+    pub fn set_route(&mut self, number: u32, operation: usize) {
+        let number = number as usize;
+        if number >= self.routes.len() {
+            self.routes.resize_with(number + 1, || None);
+        }
+        let route = Route { operation, waiting: 0, has_turn: false, first: NONE, last: NONE };
+        self.routes[number] = Some(route);
+    }
+
+    /// What it is to a worker.
+    #[inline]
+    pub fn mapping(&self, worker: usize) -> Mapping {
+        self.mappings.get(worker).copied().unwrap_or(Mapping::None)
+    }
+
+    /// Changes that.
+    pub fn set_mapping(&mut self, worker: usize, mapping: Mapping) {
+        if worker >= self.mappings.len() {
+            self.mappings.resize(worker + 1, Mapping::None);
+        }
+        self.mappings[worker] = mapping;
+    }
+
+    /// Whether a worker may still reach its memory.
+    pub fn is_mapped(&self) -> bool {
+        self.mappings.iter().any(|m| !matches!(m, Mapping::None | Mapping::Refused))
+    }
+
+    /// Whether the caller has given a call up.
+    pub fn is_cancelled(&self, ticket: u64) -> bool {
+        self.outbox.load(self.out.cancel + self.replies.slot(ticket)) == ticket + 1
+    }
+
+    /// Whether a ticket has been answered.
+    pub fn is_answered(&self, ticket: u64) -> bool {
+        self.replies.stamp(&self.inbox, ticket) > ticket
+    }
+
+    /// Answers a ticket whose reply right the director holds. The caller rings the client.
+    pub fn answer(&self, ticket: u64, record: &Record, used: usize) {
+        self.replies.publish(&self.inbox, ticket, record, used);
+    }
+
+    /// Tells the client that a call may never be answered. The reply right stays where it is.
+    pub fn give_verdict(&mut self, ticket: u64) {
+        self.inbox.store(self.at.verdict + self.replies.slot(ticket), ticket + 1);
+        self.notices += 1;
+        self.inbox.release(); // pairs with the acquire where the client sees `notices` move
+        self.inbox.store(self.at.notices, self.notices);
+    }
+
+    /// Lets a call wait, behind those of its route. Returns whether the route has to be given a turn.
+    pub fn wait(&mut self, number: u32, request: &Request, record: &Record) -> bool {
+        let slot = self.replies.slot(request.ticket) as u32;
+        let Some(route) = self.routes.get_mut(number as usize).and_then(Option::as_mut) else { return false };
+        let place = &mut self.places[slot as usize];
+        (place.record, place.occupied, place.next, place.previous) = (*record, true, NONE, route.last);
+        match std::mem::replace(&mut route.last, slot) {
+            NONE => route.first = slot,
+            last => self.places[last as usize].next = slot,
+        }
+        route.waiting += 1;
+        self.waiting += 1;
+        !std::mem::replace(&mut route.has_turn, true)
+    }
+
+    /// The slot of the first call that waits on a route.
+    pub fn first_waiting(&self, number: u32) -> Option<u32> {
+        let route = self.routes.get(number as usize)?.as_ref()?;
+        (route.first != NONE).then_some(route.first)
+    }
+
+    /// The call that waits in a slot.
+    pub fn waiting_record(&self, slot: u32) -> Option<&Record> {
+        self.places.get(slot as usize).filter(|p| p.occupied).map(|p| &p.record)
+    }
+
+    /// Takes a call out of its route's list.
+    pub fn remove_waiting(&mut self, slot: u32) {
+        let place = &mut self.places[slot as usize];
+        if !std::mem::replace(&mut place.occupied, false) {
+            return;
+        }
+        let (previous, next) = (place.previous, place.next);
+        let number = Request::of_client(&place.record).operation;
+        let Some(route) = self.routes[number as usize].as_mut() else { return };
+        match previous {
+            NONE => route.first = next,
+            p => self.places[p as usize].next = next,
+        }
+        match next {
+            NONE => route.last = previous,
+            n => self.places[n as usize].previous = previous,
+        }
+        route.waiting -= 1;
+        self.waiting -= 1;
+    }
+
+    /// The slots in which calls wait.
+    pub fn waiting_slots(&self) -> Vec<u32> {
+        (0..self.places.len() as u32).filter(|&s| self.places[s as usize].occupied).collect()
+    }
+}

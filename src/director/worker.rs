@@ -1,0 +1,255 @@
+//! A worker as the director sees it: its work ring, its ledger, and how much more it may be given.
+//!
+//! ```text
+//! pushed ──── in flight, at most `share` ──── completed          entry free: unused, or done[e] = its position + 1
+//! ```
+//! How far a worker is stands in its progress page, and is read only when the cached copy says that it has its
+//! share: a read costs a transfer of the line. The share is what the worker does in about 20 µs, but at least two:
+//! one that runs and one that waits, so that it never stands idle, and behind a long call little has to wait.
+
+use crate::core::ledger::{Entry, Ledger};
+use crate::core::parking::{Bell, Parking};
+use crate::core::ring::Publisher;
+use crate::core::{Memory, Read, Write};
+use crate::identity::Identity;
+use crate::layout::{HEAD, LINE, Progress, Record, Request, Work, WorkShape};
+
+/// What should stand before a worker, in time.
+const SHARE_NS: u64 = 20_000;
+/// Smallest share.
+pub const SHARE_MIN: u64 = 2;
+
+/// A call in a worker's hands.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Flight {
+    /// Whether the entry is in use.
+    pub on: bool,
+    /// The session's key.
+    pub session: usize,
+    /// The session's id: the key may have been used again.
+    pub session_id: u64,
+    /// The ticket.
+    pub ticket: u64,
+    /// The position in the work ring.
+    pub position: u64,
+}
+
+/// Whether a worker is given work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Yes.
+    Serving,
+    /// It lives, but its socket is closed: no.
+    Gone,
+}
+
+/// A worker.
+pub struct Worker<M: Memory> {
+    /// Never used again.
+    pub id: u64,
+    /// Who the kernel says it is.
+    pub identity: Identity,
+    /// Whether it is given work.
+    pub standing: Standing,
+    work: M::Rw,
+    page: M::Ro,
+    at: Work,
+    progress: Progress,
+    ring: Publisher<LINE>,
+    ledger: Ledger,
+    flights: Box<[Flight]>,
+    free: Vec<u16>,
+    start: u64,
+    completed: u64,
+    share: u64,
+    share_max: u64,
+    service_ns: u64,
+    looked_ns: u64,
+    bell: Bell,
+    wanted: Parking,
+    control: u64,
+    indices: Indices,
+    /// Whether something was pushed since it was last looked at for ringing.
+    pub touched: bool,
+    /// Sessions that it has mapped, or was told to.
+    pub sessions: u32,
+}
+
+impl<M: Memory> Worker<M> {
+    /// A worker that attaches. The work segment is fresh; the page is the worker's.
+    pub fn new(
+        id: u64,
+        identity: Identity,
+        shape: WorkShape,
+        start: u64,
+        share_max: u64,
+        work: M::Rw,
+        page: M::Ro,
+    ) -> Self {
+        let (at, progress, slots) = (shape.work(), shape.progress(), u64::from(shape.slots));
+        Worker {
+            standing: Standing::Serving,
+            ring: Publisher::new(at.ring, slots, start),
+            ledger: Ledger::new(at.ledger),
+            flights: vec![Flight::default(); slots as usize].into_boxed_slice(),
+            free: (0..shape.slots as u16).rev().collect(),
+            completed: 0,
+            share: SHARE_MIN,
+            share_max: share_max.clamp(1, slots - 1),
+            service_ns: SHARE_NS,
+            looked_ns: 0,
+            bell: Bell::new(progress.waiting),
+            wanted: Parking::new(at.wanted, 0),
+            control: 0,
+            indices: Indices::default(),
+            touched: false,
+            sessions: 0,
+            id,
+            identity,
+            start,
+            work,
+            page,
+            at,
+            progress,
+        }
+    }
+
+    /// Calls in its hands, as far as is known.
+    #[inline]
+    pub fn in_flight(&self) -> u64 {
+        self.ring.next() - self.start - self.completed
+    }
+
+    /// Calls it has answered, as far as is known.
+    pub fn completed(&self) -> u64 {
+        self.completed
+    }
+
+    /// How many it may have in its hands.
+    pub fn share(&self) -> u64 {
+        self.share.min(self.share_max)
+    }
+
+    /// Whether it may be given one more.
+    #[inline]
+    pub fn has_room(&self) -> bool {
+        self.in_flight() < self.share()
+    }
+
+    /// Looks how far it is, and sets its share by how quickly it got there.
+    pub fn look(&mut self, now_ns: u64) {
+        let pushed = self.ring.next() - self.start;
+        let completed = self.page.load(self.progress.completed).min(pushed);
+        self.page.acquire();
+        let newly = completed.saturating_sub(self.completed);
+        if newly == 0 {
+            return;
+        }
+        let each_ns = now_ns.saturating_sub(self.looked_ns) / newly;
+        self.service_ns = (3 * self.service_ns + each_ns) / 4;
+        let wish = SHARE_NS / self.service_ns.max(1);
+        self.share = wish.clamp(SHARE_MIN, 2 * self.share);
+        (self.completed, self.looked_ns) = (completed, now_ns);
+    }
+
+    /// A free ledger entry. There is one whenever there is room: at most one reply is counted as completed and not
+    /// yet marked done, and room is one less than the entries.
+    #[inline]
+    fn free_entry(&mut self) -> Option<u16> {
+        if self.free.is_empty() {
+            self.collect_done();
+        }
+        self.free.pop()
+    }
+
+    fn collect_done(&mut self) {
+        for (e, flight) in self.flights.iter_mut().enumerate().rev() {
+            if flight.on && self.page.load(self.progress.done + e) == flight.position + 1 {
+                flight.on = false;
+                self.free.push(e as u16);
+            }
+        }
+        self.page.acquire();
+    }
+
+    /// Gives it a call: into the ledger first, then into the ring. Returns whether there was room.
+    #[inline]
+    pub fn push(&mut self, record: &mut Record, mut flight: Flight, number: u16, index: u16) -> bool {
+        let Some(entry) = self.free_entry() else { return false };
+        let position = self.ring.next();
+        (flight.on, flight.position) = (true, position);
+        self.flights[usize::from(entry)] = flight;
+        let Flight { session_id: session, ticket, .. } = flight;
+        self.ledger.enter(&self.work, entry, Entry { position, session, ticket });
+        let used = if Request::needs_tail(record) { LINE } else { HEAD };
+        Request::address(record, entry, number, index, session as u16);
+        self.ring.publish(&self.work, record, used);
+        self.touched = true;
+        true
+    }
+
+    /// Whether to ring it, now that something was pushed and `fence` was called.
+    #[inline]
+    pub fn must_ring(&mut self) -> bool {
+        self.touched = false;
+        self.bell.must_ring_after_fence(&self.page)
+    }
+
+    /// The full fence between pushing and looking whether anybody sleeps: one for all that was pushed.
+    #[inline]
+    pub fn fence(&self) {
+        self.work.full();
+    }
+
+    /// Asks to be rung when it has completed something: the director is about to sleep and holds work back.
+    pub fn want(&mut self) {
+        self.wanted.park(&self.work);
+    }
+
+    /// Takes that back.
+    pub fn unwant(&mut self) {
+        self.wanted.awake(&self.work);
+    }
+
+    /// A control message is on its way to it.
+    pub fn count_control(&mut self) {
+        self.control += 1;
+        self.work.release();
+        self.work.store(self.at.control, self.control);
+    }
+
+    /// An index for a session, if there is one left.
+    pub fn new_index(&mut self) -> Option<u16> {
+        self.indices.take()
+    }
+
+    /// The worker has unmapped what had this index.
+    pub fn return_index(&mut self, index: u16) {
+        self.indices.free.push(index);
+    }
+
+    /// What it may have had in its hands, and the position behind the last that it began. Only to be asked when the
+    /// kernel says that it is dead, or when it has said that it takes no more.
+    pub fn remains(&self) -> (u64, Vec<Flight>) {
+        let taken = self.page.load(self.progress.taken).min(self.ring.next());
+        self.page.acquire();
+        (taken, self.flights.iter().copied().filter(|f| f.on).collect())
+    }
+}
+
+/// Dense indices of the sessions that a worker knows.
+#[derive(Default)]
+struct Indices {
+    free: Vec<u16>,
+    used: u32,
+}
+
+impl Indices {
+    fn take(&mut self) -> Option<u16> {
+        self.free.pop().or_else(|| {
+            let index = u16::try_from(self.used).ok()?;
+            self.used += 1;
+            Some(index)
+        })
+    }
+}

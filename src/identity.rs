@@ -1,0 +1,12 @@
+//! Who a peer is, as the kernel says.
+
+/// A process's user, group and number, taken from the kernel when it connected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// Its user.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Its process id, in the director's pid namespace.
+    pub pid: i32,
+}

@@ -1,0 +1,289 @@
+//! The worker as a state machine: from its ring to the client's reply slot.
+//!
+//! ```text
+//! take     copy the record out ─► taken = p + 1 ─► cancelled, expired? ─► the caller runs the operation
+//! reply    reply record, stamp ─► completed += 1 ─► fence ─► ring client, director ─► done[entry] = p + 1
+//! ```
+//! `taken` is on the books before anything runs: if the process dies after it, the operation may have run; if it
+//! dies before, it has not and never will. `done` comes last, because it frees the ledger entry, and whoever reads
+//! the ledger must find the call until its client has been rung.
+//!
+//! Several requests may be begun at a time and answered in any order.
+
+use crate::core::parking::{Bell, Parking};
+use crate::core::reply::Replies;
+use crate::core::ring::Taker;
+use crate::core::{Memory, Read, Write};
+use crate::error::{Fault, Status};
+use crate::layout::{
+    HEAD, LINE, Outbox, Progress, Record, ReplyHead, Request, SessionShape, Work, WorkShape,
+};
+use crate::layout::{WORD_TAKEN_NS, flag, reply_flag};
+
+/// What a worker's core asks of its shell.
+pub trait Effects {
+    /// Rings the client of the session with this index.
+    fn ring_client(&mut self, session_index: u16);
+    /// Rings the director.
+    fn ring_director(&mut self);
+    /// CLOCK_MONOTONIC, exact: for traced calls.
+    fn clock_ns(&mut self) -> u64;
+}
+
+/// A session that this worker has mapped: where it may reply.
+struct Session<M: Memory> {
+    id: u64,
+    outbox: M::Ro,
+    inbox: M::Rw,
+    at: Outbox,
+    replies: Replies<LINE>,
+    client: Bell,
+    begun: u32,
+    retired: bool,
+}
+
+/// A request that has begun: the reply right. It is spent by [`WorkerCore::reply`] alone.
+#[must_use = "a request that has begun must be answered"]
+#[derive(Debug)]
+pub struct Begun {
+    /// What was asked; where its payload lies follows from it.
+    pub request: Request,
+    /// The record as it was taken.
+    pub record: Record,
+    position: u64,
+    began_ns: u64,
+}
+
+/// What [`WorkerCore::take`] found.
+#[derive(Debug)]
+pub enum Taken {
+    /// A request to be run.
+    Begun(Begun),
+    /// A record that needs no run: it was cancelled, has expired, or its session is gone.
+    Skipped,
+    /// The ring is empty.
+    Nothing,
+}
+
+/// A worker's half of everything that it shares with the director.
+pub struct WorkerCore<M: Memory> {
+    id: u64,
+    work: M::Ro,
+    page: M::Rw,
+    at: Work,
+    progress: Progress,
+    ring: Taker<LINE>,
+    completed: u64,
+    parking: Parking,
+    director: Bell,
+    sessions: Vec<Option<Session<M>>>,
+}
+
+impl<M: Memory> WorkerCore<M> {
+    /// A worker that begins at position `start` of a fresh work segment, with a fresh progress page.
+    pub fn new(id: u64, shape: WorkShape, start: u64, work: M::Ro, page: M::Rw) -> Self {
+        let (at, progress) = (shape.work(), shape.progress());
+        page.store(progress.taken, start);
+        WorkerCore {
+            id,
+            work,
+            page,
+            ring: Taker::new(at.ring, u64::from(shape.slots), start),
+            completed: 0,
+            parking: Parking::new(progress.waiting, 0),
+            director: Bell::new(at.wanted),
+            at,
+            progress,
+            sessions: Vec::new(),
+        }
+    }
+
+    /// The worker's id on its bus.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// How many control messages the director has sent.
+    #[inline]
+    pub fn control_sequence(&self) -> u64 {
+        self.work.load(self.at.control)
+    }
+
+    /// The position + 1 of the last request that was begun: what stands behind it never began.
+    pub fn taken(&self) -> u64 {
+        self.ring.next()
+    }
+
+    /// How many requests have been answered.
+    pub fn completed(&self) -> u64 {
+        self.completed
+    }
+
+    /// Whether a record stands in the ring.
+    #[inline]
+    pub fn is_ready(&self) -> bool {
+        self.ring.is_ready(&self.work)
+    }
+
+    /// A session's memory is mapped: from now on its calls may come.
+    pub fn map_session(&mut self, index: u16, id: u64, shape: SessionShape, outbox: M::Ro, inbox: M::Rw) {
+        let (at, replies) = (shape.outbox(), shape.inbox().replies);
+        let session = Session {
+            id,
+            client: Bell::new(at.waiting),
+            at,
+            replies: Replies::new(replies, u64::from(shape.slots)),
+            outbox,
+            inbox,
+            begun: 0,
+            retired: false,
+        };
+        let index = usize::from(index);
+        if index >= self.sessions.len() {
+            self.sessions.resize_with(index + 1, || None);
+        }
+        self.sessions[index] = Some(session);
+    }
+
+    /// A session is gone: what stands in the ring of it is skipped. Returns whether its memory can be unmapped at
+    /// once; else `reply` will say when.
+    pub fn retire_session(&mut self, index: u16) -> bool {
+        let slot = self.sessions.get_mut(usize::from(index));
+        let Some(Some(session)) = slot else { return true };
+        session.retired = true;
+        self.unmap_if_unused(index)
+    }
+
+    fn unmap_if_unused(&mut self, index: u16) -> bool {
+        let slot = &mut self.sessions[usize::from(index)];
+        let unused = slot.as_ref().is_some_and(|s| s.retired && s.begun == 0);
+        if unused {
+            *slot = None;
+        }
+        unused
+    }
+
+    /// The session of a record, if it is mapped and is the one that is meant.
+    #[inline]
+    fn session(&mut self, request: &Request) -> Option<&mut Session<M>> {
+        let session = self.sessions.get_mut(usize::from(request.session_index))?.as_mut()?;
+        (session.id as u16 == request.session_tag).then_some(session)
+    }
+
+    /// The memory of a begun request's session: its outbox and its inbox.
+    pub fn memory(&self, begun: &Begun) -> Option<(&M::Ro, &M::Rw)> {
+        let session = self.sessions.get(usize::from(begun.request.session_index))?.as_ref()?;
+        Some((&session.outbox, &session.inbox))
+    }
+
+    /// Whether the caller has given the call up.
+    #[inline]
+    pub fn is_cancelled(&self, begun: &Begun) -> bool {
+        let session = self.sessions.get(usize::from(begun.request.session_index));
+        session.is_some_and(|s| s.as_ref().is_none_or(|s| s.retired || s.cancelled(&begun.request)))
+    }
+
+    /// Takes the next request, if there is one.
+    pub fn take(&mut self, now_ns: u64, fx: &mut impl Effects) -> Result<Taken, Fault> {
+        let position = self.ring.next();
+        let taken = self.ring.take(&self.work, Request::needs_tail);
+        let taken = taken.map_err(|e| Fault::Stamp { position: e.position, stamp: e.stamp })?;
+        let Some(record) = taken else { return Ok(Taken::Nothing) };
+        let request = Request::of_director(&record);
+
+        // On the books before anything runs. Read by the director when this worker is dead, or full.
+        self.page.store(self.progress.taken, position + 1);
+        self.page.release();
+
+        let traced = request.flags & flag::TRACED != 0;
+        let began_ns = if traced { fx.clock_ns() } else { now_ns };
+        let begun = Begun { request, record, position, began_ns };
+        let Some(session) = self.session(&request) else {
+            self.finish(&begun, fx, None);
+            return Ok(Taken::Skipped);
+        };
+        session.begun += 1;
+        let skip = if session.retired {
+            Some(Status::Cancelled)
+        } else if session.cancelled(&request) {
+            Some(Status::Cancelled)
+        } else if request.deadline_ns != 0 && now_ns > request.deadline_ns {
+            Some(Status::DeadlineExceeded)
+        } else {
+            None
+        };
+        let Some(status) = skip else { return Ok(Taken::Begun(begun)) };
+        let head = ReplyHead { status: status as u16, ..ReplyHead::default() };
+        self.reply(begun, head, &mut [0; LINE], fx);
+        Ok(Taken::Skipped)
+    }
+
+    /// Answers a request. `record` holds the payload's words where [`reply_place`](crate::layout::reply_place) puts
+    /// them in the record; what lies in the reply buffer has been written. Returns the index of a retired session
+    /// whose memory can now be unmapped.
+    pub fn reply(
+        &mut self,
+        begun: Begun,
+        mut head: ReplyHead,
+        record: &mut Record,
+        fx: &mut impl Effects,
+    ) -> Option<u16> {
+        let index = begun.request.session_index;
+        let traced = begun.request.flags & flag::TRACED != 0;
+        head.worker = self.id as u32;
+        if traced {
+            head.flags |= reply_flag::TRACED;
+            record[4..6].copy_from_slice(&begun.record[WORD_TAKEN_NS..]);
+            record[6] = begun.began_ns;
+            record[7] = fx.clock_ns();
+        }
+        head.write(record);
+        let used = if ReplyHead::needs_tail(record) { LINE } else { HEAD };
+        let session = self.session(&begun.request);
+        let retired = session.map(|session| {
+            session.begun -= 1;
+            session.replies.publish(&session.inbox, begun.request.ticket, record, used);
+            session.retired
+        });
+        self.finish(&begun, fx, (retired == Some(false)).then_some(index));
+        (retired == Some(true) && self.unmap_if_unused(index)).then_some(index)
+    }
+
+    /// What follows the stamp: the count, the bells, and last the ledger entry's release.
+    fn finish(&mut self, begun: &Begun, fx: &mut impl Effects, client: Option<u16>) {
+        self.completed += 1;
+        self.page.store(self.progress.completed, self.completed);
+        self.page.full(); // pairs with the fences in Parking::park, of the client and of the director
+        if let Some(index) = client {
+            let session = self.sessions[usize::from(index)].as_mut();
+            if session.is_some_and(|s| s.client.must_ring_after_fence(&s.outbox)) {
+                fx.ring_client(index);
+            }
+        }
+        if self.director.must_ring_after_fence(&self.work) {
+            fx.ring_director();
+        }
+        let entry = usize::from(begun.request.entry);
+        if self.progress.done + entry < self.progress.words {
+            self.page.store(self.progress.done + entry, begun.position + 1);
+        }
+    }
+
+    /// Announces a sleep.
+    pub fn park(&mut self) {
+        self.parking.park(&self.page);
+    }
+
+    /// Takes the announcement back.
+    pub fn awake(&mut self) {
+        self.parking.awake(&self.page);
+    }
+}
+
+impl<M: Memory> Session<M> {
+    #[inline]
+    fn cancelled(&self, request: &Request) -> bool {
+        let slot = self.replies.slot(request.ticket);
+        self.outbox.load(self.at.cancel + slot) == request.ticket + 1
+    }
+}

@@ -1,0 +1,3 @@
+//! The worker: from its ring to the client's reply slot.
+
+pub mod core;
