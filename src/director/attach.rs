@@ -16,20 +16,11 @@ use crate::layout::{SessionShape, WorkShape};
 use crate::limits;
 
 impl<M: Memory> DirectorCore<M> {
-    /// The id that the next session gets.
-    pub fn next_session_id(&self) -> u64 {
-        self.next_session
-    }
-
-    /// The id that the next worker gets.
-    pub fn next_worker_id(&self) -> u64 {
-        self.next_worker
-    }
-
-    /// A session attaches. Its memory was checked. `published` is the position of its next request. It is polled
+    /// A session attaches. Its id was never another's. Its memory was checked. `published` is the position of its next request. It is polled
     /// at once, since it may have published already.
     pub fn attach_session(
         &mut self,
+        id: u64,
         identity: Identity,
         shape: SessionShape,
         published: u64,
@@ -39,8 +30,6 @@ impl<M: Memory> DirectorCore<M> {
         if self.sessions.len() >= limits::SESSIONS_MAX {
             return Err(Status::Busy);
         }
-        let id = self.next_session;
-        self.next_session += 1;
         let session = Session::new(id, identity, shape, published, self.settings.epoch, outbox, inbox);
         let key = self.sessions.insert(session);
         self.heat(key);
@@ -108,9 +97,10 @@ impl<M: Memory> DirectorCore<M> {
         }
     }
 
-    /// A worker attaches with fresh memory on both sides.
+    /// A worker attaches with fresh memory on both sides. Its id was never another's.
     pub fn attach_worker(
         &mut self,
+        id: u64,
         identity: Identity,
         shape: WorkShape,
         start: u64,
@@ -120,8 +110,6 @@ impl<M: Memory> DirectorCore<M> {
         if self.workers.len() >= limits::WORKERS_MAX {
             return Err(Status::Busy);
         }
-        let id = self.next_worker;
-        self.next_worker += 1;
         Ok(self.workers.insert(Worker::new(id, identity, shape, start, self.settings.share_max, work, page)))
     }
 
@@ -172,21 +160,25 @@ impl<M: Memory> DirectorCore<M> {
         self.forget_session_if_unmapped(key, fx);
     }
 
-    /// A worker's socket is closed, but its process lives: it gets no new work, and its calls end by verdict. The
-    /// reply rights stay with it until it answers or dies.
-    pub fn worker_gone(&mut self, key: usize, fx: &mut impl Effects) {
-        let Some(worker) = self.workers.get_mut(key) else { return };
-        worker.standing = Standing::Gone;
+    /// A worker's socket is closed, and whether it is dead the kernel has not said: it gets no new work.
+    pub fn worker_gone(&mut self, key: usize) {
+        if let Some(worker) = self.workers.get_mut(key) {
+            worker.standing = Standing::Gone;
+            self.table.remove_worker(key);
+        }
+    }
+
+    /// A worker that is gone seems to live on: its calls end by verdict. The reply rights stay with it until it
+    /// answers or dies, so the clients keep the slots in quarantine.
+    pub fn end_by_verdict(&mut self, key: usize, fx: &mut impl Effects) {
+        let Some(worker) = self.workers.get(key) else { return };
         let (_, flights) = worker.remains();
         for flight in flights {
             let session = self.sessions.get_mut(flight.session).filter(|s| s.id == flight.session_id);
-            let Some(session) = session.filter(|s| !s.retired && !s.is_answered(flight.ticket)) else {
-                continue;
-            };
+            let Some(session) = session.filter(|s| !s.retired && !s.is_answered(flight.ticket)) else { continue };
             session.give_verdict(flight.ticket);
             fx.ring(Peer::Session(flight.session));
         }
-        self.table.remove_worker(key);
     }
 
     /// A worker is dead, or has said that it takes no more and has answered what it began. Each call that it had in

@@ -67,8 +67,6 @@ pub struct DirectorCore<M: Memory> {
     pub(super) table: Table,
     pub(super) sessions: Slab<Session<M>>,
     pub(super) workers: Slab<Worker<M>>,
-    pub(super) next_session: u64,
-    pub(super) next_worker: u64,
     hot: Vec<usize>,
     /// Operations on which calls wait.
     backlog: Vec<usize>,
@@ -99,9 +97,6 @@ impl<M: Memory> DirectorCore<M> {
             table: Table::default(),
             sessions: Slab::new(),
             workers: Slab::new(),
-            // Ids are above all that an earlier director gave.
-            next_session: (settings.epoch << 32) + 1,
-            next_worker: (settings.epoch << 16) + 1,
             hot: Vec::new(),
             backlog: Vec::new(),
             touched: Vec::new(),
@@ -467,6 +462,9 @@ impl<M: Memory> DirectorCore<M> {
                     worker.want();
                 }
             }
+        }
+        if self.stopping {
+            self.workers.iter_mut().for_each(|(_, worker)| worker.want());
         }
     }
 

@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod core;
+pub mod inspect;
 pub mod session;
 pub mod table;
 pub mod worker;

@@ -27,6 +27,8 @@ pub struct Provider {
 /// An operation of a service.
 #[derive(Debug)]
 pub struct Operation {
+    /// Its own key.
+    pub key: usize,
     /// The service's key.
     pub service: usize,
     /// The operation's name.
@@ -77,14 +79,16 @@ impl Table {
         self.remove_provider(service_key, worker);
         for (i, name) in operations.iter().enumerate() {
             let key = self.operation_of(service_key, name).unwrap_or_else(|| {
-                let operation = Operation {
+                let entry = self.operations.vacant_entry();
+                let key = entry.key();
+                entry.insert(Operation {
+                    key,
                     service: service_key,
                     name: (*name).into(),
                     providers: Vec::new(),
                     turns: VecDeque::new(),
                     routes: 0,
-                };
-                let key = self.operations.insert(operation);
+                });
                 self.services[service_key].operations.push(key);
                 key
             });
