@@ -124,9 +124,11 @@ impl Waiter {
         self.epoll.0.as_fd()
     }
 
-    /// Looks into the epoll without waiting.
+    /// Looks into the epoll without waiting, unless what it last found has not been taken yet.
     pub fn glance(&mut self) {
-        self.wait(EpollTimeout::ZERO);
+        if self.ready == 0 {
+            self.wait(EpollTimeout::ZERO);
+        }
     }
 
     /// The tokens of what the last sleep or glance found.

@@ -175,7 +175,9 @@ impl<M: Memory> DirectorCore<M> {
         let (_, flights) = worker.remains();
         for flight in flights {
             let session = self.sessions.get_mut(flight.session).filter(|s| s.id == flight.session_id);
-            let Some(session) = session.filter(|s| !s.retired && !s.is_answered(flight.ticket)) else { continue };
+            let Some(session) = session.filter(|s| !s.retired && !s.is_answered(flight.ticket)) else {
+                continue;
+            };
             session.give_verdict(flight.ticket);
             fx.ring(Peer::Session(flight.session));
         }

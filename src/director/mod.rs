@@ -1,8 +1,22 @@
 //! The director: from the clients' rings to the workers'.
+//!
+//! ```text
+//! core     the data path: poll, check, route, dispatch, or let wait        ┐
+//! attach   who comes and goes, and what a death leaves                     │ no I/O, over any memory
+//! session  what the director keeps of a client      table  who provides what
+//! worker   what it keeps of a worker                                       ┘
+//! data     the thread that drives the core          control  the thread of sockets and descriptors
+//! link     what the two say to each other           handle   what a program holds
+//! ```
 
 pub mod attach;
+mod control;
 pub mod core;
+mod data;
+pub(crate) mod handle;
 pub mod inspect;
+mod link;
+pub(crate) mod rows;
 pub mod session;
 pub mod table;
 pub mod worker;

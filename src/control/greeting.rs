@@ -1,0 +1,69 @@
+//! The first words with a director, as every client, worker and monitor says them.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::message::{FromDirector, Role, ToDirector};
+use super::socket::{Channel, Received, Waited};
+use crate::bus::Bus;
+use crate::error::{Error, Fault, Status};
+use crate::limits::PROTOCOL;
+use crate::memory::process::Process;
+use crate::waiting::now_ns;
+
+/// How long a director may take to answer.
+const ANSWER_NS: u64 = 5_000_000_000;
+
+/// Connects, and greets. Blocks for a round trip.
+pub(crate) fn greet(bus: &Bus, role: Role) -> Result<Channel, Error> {
+    let channel = Channel::connect(bus.socket())?;
+    let director = Process::of_peer(channel.as_fd())?.identity;
+    let own = nix::unistd::geteuid().as_raw();
+    if director.uid != own && director.uid != 0 {
+        let message =
+            format!("the director at {} is of uid {}, and you are uid {own}", bus.socket().display(), director.uid);
+        return Err(Error::Refused { status: Status::PermissionDenied, message });
+    }
+    let hello = ToDirector::Hello { protocol: PROTOCOL, role, bus_id: [0; 2], monotonic_ns: now_ns() };
+    channel.send_message(&hello, &[]).map_err(Error::io("greeting the director"))?;
+    match channel.answer(ANSWER_NS)? {
+        (FromDirector::Welcome { protocol: PROTOCOL, .. }, _) => Ok(channel),
+        (FromDirector::Welcome { protocol: theirs, .. }, _) => {
+            Err(Error::ProtocolMismatch { ours: PROTOCOL, theirs })
+        }
+        _ => Err(unexpected()),
+    }
+}
+
+/// A message that nobody asked for.
+pub(crate) fn unexpected() -> Error {
+    Error::Fault(Fault::Message { kind: 0, len: 0, why: "it answers nothing that was asked" })
+}
+
+impl Channel {
+    /// Waits for the director's answer. A refusal is an error.
+    pub(crate) fn answer(&self, within_ns: u64) -> Result<(FromDirector, Vec<OwnedFd>), Error> {
+        let until_ns = now_ns() + within_ns;
+        loop {
+            match self.receive_message::<FromDirector>()? {
+                Received::Message(FromDirector::Refused { status, protocol, message }, _) => {
+                    return Err(match status {
+                        Status::ProtocolMismatch => {
+                            Error::ProtocolMismatch { ours: PROTOCOL, theirs: protocol }
+                        }
+                        _ => Error::Refused { status, message },
+                    });
+                }
+                Received::Message(FromDirector::Closing, _) => {}
+                Received::Message(message, fds) => return Ok((message, fds)),
+                Received::Closed => return Err(Error::DirectorGone(std::time::Duration::ZERO)),
+                Received::Fault(fault) => return Err(fault.into()),
+                Received::Nothing => match self.wait_readable(until_ns)? {
+                    Waited::TimedOut => {
+                        return Err(Error::DirectorGone(std::time::Duration::from_nanos(within_ns)));
+                    }
+                    Waited::Readable | Waited::Interrupted => {}
+                },
+            }
+        }
+    }
+}

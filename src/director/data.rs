@@ -1,0 +1,402 @@
+//! The data thread: the director's core in its loop.
+//!
+//! It touches rings, doorbells and pidfds, and the queue from and to the control thread. While sessions are hot it
+//! looks into its epoll every 20 µs without waiting, for those that are cold.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::core::{DirectorCore, Effects, Peer, Settings};
+use super::link::{Connection, Link, NewSession, NewWorker, ToControl, ToData};
+use crate::control::message::FromDirector;
+use crate::core::{Os, Party, Turn, block_on};
+use crate::error::{Error, Fault, Status};
+use crate::memory::doorbell::Doorbell;
+use crate::memory::map::Mapped;
+use crate::waiting::{Waiter, Waiting, now_ns};
+
+/// How often a busy director looks for doorbells and deaths.
+const GLANCE_NS: u64 = 20_000;
+/// How long a worker whose socket is closed may take to die before its calls end by verdict.
+const GRACE_NS: u64 = 1_000_000_000;
+/// How long a stopping director waits for what workers have begun.
+const DRAIN_NS: u64 = 5_000_000_000;
+/// Doorbells and deaths that one look into the epoll returns.
+const EVENTS: usize = 256;
+
+/// Tokens of the epoll: a kind, and a key or a connection.
+mod token {
+    pub const QUEUE: u64 = 0;
+    pub const SESSION_RINGS: u64 = 1 << 56;
+    pub const WORKER_RINGS: u64 = 2 << 56;
+    pub const WORKER_DIED: u64 = 3 << 56;
+    pub const KIND: u64 = 0xff << 56;
+}
+
+/// The doorbells and descriptors of somebody who is attached.
+struct Attached {
+    connection: Connection,
+    theirs: Doorbell,
+    own: Doorbell,
+    pidfd: Option<OwnedFd>,
+}
+
+/// The shell's side of the core: what it asks for, done or noted.
+struct Shell {
+    link: Arc<Link>,
+    waiter: Rc<RefCell<Waiter>>,
+    sessions: HashMap<usize, Attached>,
+    workers: HashMap<usize, Attached>,
+    peers: HashMap<Connection, Peer>,
+    /// Who broke the protocol in this turn.
+    faulty: Vec<(Peer, Fault)>,
+}
+
+impl Shell {
+    fn attached(&self, peer: Peer) -> Option<&Attached> {
+        match peer {
+            Peer::Session(key) => self.sessions.get(&key),
+            Peer::Worker(key) => self.workers.get(&key),
+        }
+    }
+
+    fn send(&self, message: ToControl) {
+        self.link.to_control.push(message);
+    }
+}
+
+impl Effects for Shell {
+    fn ring(&mut self, peer: Peer) {
+        if let Some(attached) = self.attached(peer) {
+            attached.theirs.ring();
+        }
+    }
+
+    fn map_session(&mut self, worker: usize, index: u16, session: usize) {
+        if let (Some(worker), Some(session)) = (self.workers.get(&worker), self.sessions.get(&session)) {
+            let (to, session) = (worker.connection, session.connection);
+            self.send(ToControl::MapSession { to, index, session });
+        }
+    }
+
+    fn unmap_session(&mut self, worker: usize, index: u16) {
+        if let Some(worker) = self.workers.get(&worker) {
+            self.send(ToControl::Send(worker.connection, FromDirector::UnmapSession { index }));
+        }
+    }
+
+    fn fault(&mut self, peer: Peer, fault: Fault) {
+        self.faulty.push((peer, fault));
+    }
+
+    fn forget(&mut self, peer: Peer) {
+        let gone = match peer {
+            Peer::Session(key) => self.sessions.remove(&key),
+            Peer::Worker(key) => self.workers.remove(&key),
+        };
+        let Some(gone) = gone else { return };
+        let waiter = self.waiter.borrow();
+        waiter.remove(&gone.own);
+        if let Some(pidfd) = &gone.pidfd {
+            waiter.remove(pidfd);
+        }
+        self.peers.remove(&gone.connection);
+        self.send(ToControl::Forget(gone.connection));
+    }
+
+    fn clock_ns(&mut self) -> u64 {
+        now_ns()
+    }
+}
+
+/// The data thread's loop, as the party that is driven.
+pub struct Data {
+    core: DirectorCore<Mapped>,
+    shell: Shell,
+    /// Workers whose socket is closed, and when their calls end by verdict.
+    graces: Vec<(u64, usize)>,
+    stop_at_ns: u64,
+    looked_ns: u64,
+    faults: u64,
+}
+
+impl Data {
+    /// Runs until it is stopped, and has drained.
+    pub fn run(link: Arc<Link>, settings: Settings, waiting: Waiting) -> Result<(), Error> {
+        let waiter = Waiter::new(waiting, EVENTS)?;
+        waiter.add_doorbell(link.to_data.bell(), token::QUEUE)?;
+        let waiter = Rc::new(RefCell::new(waiter));
+        let shell = Shell {
+            link: link.clone(),
+            waiter: waiter.clone(),
+            sessions: HashMap::new(),
+            workers: HashMap::new(),
+            peers: HashMap::new(),
+            faulty: Vec::new(),
+        };
+        let core = DirectorCore::new(settings);
+        let (graces, stop_at_ns) = (Vec::new(), u64::MAX);
+        let mut data = Data { core, shell, graces, stop_at_ns, looked_ns: 0, faults: 0 };
+        block_on(&mut data, &mut Glancing { waiter, glanced_ns: 0 });
+        link.to_control.push(ToControl::Finished);
+        Ok(())
+    }
+
+    /// What the last look into the epoll found.
+    fn take_events(&mut self) -> bool {
+        let ready: Vec<u64> = self.shell.waiter.borrow_mut().take_ready().collect();
+        for &event in &ready {
+            let key = (event & !token::KIND) as usize;
+            match event & token::KIND {
+                token::SESSION_RINGS => self.core.heat(key),
+                token::WORKER_DIED => self.worker_dead(key),
+                _ => {} // the queue and the workers' progress are looked at in every turn
+            }
+        }
+        !ready.is_empty()
+    }
+
+    fn take_messages(&mut self, now_ns: u64) -> bool {
+        let mut found = false;
+        while let Some(message) = self.shell.link.to_data.pop() {
+            found = true;
+            self.take_message(message, now_ns);
+        }
+        found
+    }
+
+    fn take_message(&mut self, message: ToData, now_ns: u64) {
+        match message {
+            ToData::Session(from, new) => self.attach_session(from, *new),
+            ToData::Worker(from, new) => self.attach_worker(from, *new),
+            ToData::Closed(from) => self.closed(from, now_ns),
+            ToData::Inspect(from) => self.inspect(from, now_ns),
+            ToData::Stop => self.stop(now_ns),
+            ToData::OpenRoute { from, .. }
+            | ToData::Provide { from, .. }
+            | ToData::Withdraw { from, .. }
+            | ToData::SessionMapped { from, .. }
+            | ToData::SessionUnmapped { from, .. }
+            | ToData::Leave(from) => match self.shell.peers.get(&from) {
+                Some(&Peer::Session(key)) => self.from_session(key, message),
+                Some(&Peer::Worker(key)) => self.from_worker(key, message),
+                None => {}
+            },
+        }
+    }
+
+    fn from_session(&mut self, key: usize, message: ToData) {
+        let ToData::OpenRoute { from, route, service, operation } = message else { return };
+        let (service, operation) = (service.as_str(), operation.as_str());
+        let status = self.core.open_route(key, route, service, operation, &mut self.shell);
+        let message = match status {
+            Status::NoSuchService => format!("no worker provides a service {service:?}"),
+            Status::NoSuchOperation => format!("the service {service:?} has no operation {operation:?}"),
+            Status::Busy => "the session has too many routes".into(),
+            _ => String::new(),
+        };
+        self.shell.send(ToControl::Send(from, FromDirector::RouteOpened { route, status, message }));
+    }
+
+    fn from_worker(&mut self, key: usize, message: ToData) {
+        let provided = |status: Status| FromDirector::Provided { status, message: String::new() };
+        match message {
+            ToData::Provide { from, service, first, operations } => {
+                let names: Vec<&str> = operations.iter().map(|name| name.as_str()).collect();
+                let status = self.core.provide(key, service.as_str(), first, &names);
+                self.shell.send(ToControl::Send(from, provided(status)));
+            }
+            ToData::Withdraw { from, service } => {
+                let status = self.core.withdraw(key, service.as_str());
+                self.shell.send(ToControl::Send(from, provided(status)));
+            }
+            ToData::SessionMapped { index, accepted, .. } => {
+                self.core.session_mapped(key, index, accepted, &mut self.shell);
+            }
+            ToData::SessionUnmapped { index, .. } => self.core.session_unmapped(key, index, &mut self.shell),
+            ToData::Leave(from) => {
+                self.shell.send(ToControl::Send(from, FromDirector::Left));
+                self.worker_dead(key);
+            }
+            _ => {}
+        }
+    }
+
+    fn worker_dead(&mut self, key: usize) {
+        self.graces.retain(|&(_, k)| k != key);
+        self.core.worker_dead(key, &mut self.shell);
+    }
+
+    fn attach_session(&mut self, from: Connection, new: NewSession) {
+        let NewSession { id, credential, identity, shape, published, outbox, inbox, client, own } = new;
+        let attached = self.core.attach_session(id, identity, shape, published, outbox, inbox);
+        let answer = attached.and_then(|key| {
+            let copy = own.try_clone_fd().map_err(|_| Status::Busy)?;
+            let added = self.shell.waiter.borrow().add_doorbell(&own, token::SESSION_RINGS | key as u64);
+            let attached = Attached { connection: from, theirs: client, own, pidfd: None };
+            self.shell.sessions.insert(key, attached);
+            self.shell.peers.insert(from, Peer::Session(key));
+            added.map_err(|_| Status::Busy)?;
+            Ok(copy)
+        });
+        match answer {
+            Ok(own) => self.shell.send(ToControl::SessionOpened { to: from, session: id, credential, own }),
+            Err(status) => self.refuse(from, status, "the director has no room for another session"),
+        }
+    }
+
+    fn attach_worker(&mut self, from: Connection, new: NewWorker) {
+        let NewWorker { id, credential, identity, shape, start, work, page, pidfd, worker, own } = new;
+        let attached = self.core.attach_worker(id, identity, shape, start, work, page);
+        let answer = attached.and_then(|key| {
+            let copy = own.try_clone_fd().map_err(|_| Status::Busy)?;
+            let waiter = self.shell.waiter.borrow();
+            let added = waiter
+                .add_doorbell(&own, token::WORKER_RINGS | key as u64)
+                .and_then(|()| waiter.add_socket(&pidfd, token::WORKER_DIED | key as u64));
+            let attached = Attached { connection: from, theirs: worker, own, pidfd: Some(pidfd) };
+            self.shell.workers.insert(key, attached);
+            self.shell.peers.insert(from, Peer::Worker(key));
+            added.map_err(|_| Status::Busy)?;
+            Ok(copy)
+        });
+        match answer {
+            Ok(own) => {
+                self.shell.send(ToControl::WorkerOpened { to: from, worker: id, credential, start, own })
+            }
+            Err(status) => self.refuse(from, status, "the director has no room for another worker"),
+        }
+    }
+
+    fn refuse(&mut self, to: Connection, status: Status, message: &str) {
+        let refused =
+            FromDirector::Refused { status, protocol: crate::limits::PROTOCOL, message: message.into() };
+        self.shell.send(ToControl::Send(to, refused));
+        self.shell.send(ToControl::Disconnect(to));
+    }
+
+    /// A control socket is closed. A client's session is over then; a worker is given time to be dead.
+    fn closed(&mut self, from: Connection, now_ns: u64) {
+        match self.shell.peers.get(&from) {
+            Some(&Peer::Session(key)) => self.core.session_gone(key, &mut self.shell),
+            Some(&Peer::Worker(key)) => {
+                self.core.worker_gone(key);
+                self.graces.push((now_ns + GRACE_NS, key));
+            }
+            None => self.shell.send(ToControl::Forget(from)),
+        }
+    }
+
+    fn end_graces(&mut self, now_ns: u64) {
+        let core = &mut self.core;
+        let shell = &mut self.shell;
+        self.graces.retain(|&(at_ns, key)| {
+            let over = now_ns >= at_ns;
+            if over {
+                core.end_by_verdict(key, shell);
+            }
+            !over
+        });
+    }
+
+    fn end_faulty(&mut self, now_ns: u64) {
+        for (peer, fault) in std::mem::take(&mut self.shell.faulty) {
+            self.faults += 1;
+            let Some(connection) = self.shell.attached(peer).map(|a| a.connection) else { continue };
+            tracing::warn!(?peer, %fault, "disconnected: it broke the protocol");
+            self.shell.send(ToControl::Disconnect(connection));
+            self.closed(connection, now_ns);
+        }
+    }
+
+    fn inspect(&mut self, from: Connection, now_ns: u64) {
+        let mut inspection = self.core.inspect(now_ns);
+        inspection.faults = self.faults;
+        for row in super::rows::rows(&inspection) {
+            self.shell.send(ToControl::Send(from, row));
+        }
+    }
+
+    fn stop(&mut self, now_ns: u64) {
+        if self.stop_at_ns == u64::MAX {
+            self.stop_at_ns = now_ns + DRAIN_NS;
+            self.core.stop(&mut self.shell);
+        }
+    }
+}
+
+impl Party for Data {
+    type Out = ();
+
+    fn turn(&mut self, now_ns: u64) -> Turn<()> {
+        let mut busy = self.take_events();
+        busy |= self.take_messages(now_ns);
+        busy |= matches!(self.core.turn(now_ns, &mut self.shell), Turn::Busy);
+        if !self.shell.faulty.is_empty() {
+            self.end_faulty(now_ns);
+        }
+        if !self.graces.is_empty() {
+            self.end_graces(now_ns);
+        }
+        if self.stop_at_ns < u64::MAX && !busy {
+            let drained = self.core.in_flight(now_ns) == 0;
+            if drained || now_ns >= self.stop_at_ns {
+                return Turn::Done(());
+            }
+        }
+        if busy { Turn::Busy } else { Turn::Idle }
+    }
+
+    fn park(&mut self) {
+        self.core.park();
+    }
+
+    fn awake(&mut self) {
+        self.core.awake();
+        // A peer's word about whether it rang is not the last one: after a second asleep, look at everybody.
+        let now_ns = now_ns();
+        if now_ns.saturating_sub(self.looked_ns) > 900_000_000 {
+            self.looked_ns = now_ns;
+            self.core.look_at_everything();
+        }
+    }
+
+    fn wake_at_ns(&self) -> u64 {
+        let grace_ns = self.graces.iter().map(|&(at_ns, _)| at_ns).min().unwrap_or(u64::MAX);
+        self.core.wake_at_ns().min(grace_ns).min(self.stop_at_ns)
+    }
+}
+
+/// A waiter that also looks into its epoll while it is busy.
+struct Glancing {
+    waiter: Rc<RefCell<Waiter>>,
+    glanced_ns: u64,
+}
+
+impl Os for Glancing {
+    #[inline]
+    fn now_ns(&mut self) -> u64 {
+        let mut waiter = self.waiter.borrow_mut();
+        let now_ns = waiter.now_ns();
+        if now_ns.saturating_sub(self.glanced_ns) > GLANCE_NS {
+            self.glanced_ns = now_ns;
+            waiter.glance();
+        }
+        now_ns
+    }
+
+    fn busy(&mut self) {
+        self.waiter.borrow_mut().busy();
+    }
+
+    fn idle(&mut self) -> bool {
+        self.waiter.borrow_mut().idle()
+    }
+
+    fn sleep(&mut self, until_ns: u64) {
+        self.waiter.borrow_mut().sleep(until_ns);
+    }
+}

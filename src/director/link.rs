@@ -1,0 +1,165 @@
+//! What the director's two threads say to each other.
+//!
+//! ```text
+//!  control thread                                     data thread
+//!  sockets, descriptors, mapping   ── ToData ──►      rings, tables, timers
+//!                                  ◄── ToControl ──
+//! ```
+//! Receiving or closing a peer's descriptor can stall, and must not stall a call: so the data thread never touches
+//! a control socket. Each direction is a queue and an eventfd.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crossbeam::queue::SegQueue;
+
+use crate::control::message::FromDirector;
+use crate::control::name::Name;
+use crate::error::Error;
+use crate::identity::Identity;
+use crate::layout::{SessionShape, WorkShape};
+use crate::memory::doorbell::Doorbell;
+use crate::memory::map::{Ro, Rw};
+
+/// A connection's number: never used again.
+pub type Connection = u64;
+
+/// A session that was received, checked and mapped.
+pub struct NewSession {
+    pub id: u64,
+    pub credential: [u64; 2],
+    pub identity: Identity,
+    pub shape: SessionShape,
+    pub published: u64,
+    pub outbox: Ro,
+    pub inbox: Rw,
+    /// The client's, to ring it.
+    pub client: Doorbell,
+    /// The director's, which the client rings.
+    pub own: Doorbell,
+}
+
+/// A worker that was received, checked and mapped.
+pub struct NewWorker {
+    pub id: u64,
+    pub credential: [u64; 2],
+    pub identity: Identity,
+    pub shape: WorkShape,
+    pub start: u64,
+    pub work: Rw,
+    pub page: Ro,
+    pub pidfd: OwnedFd,
+    /// The worker's, to ring it.
+    pub worker: Doorbell,
+    /// The director's, which the worker rings.
+    pub own: Doorbell,
+}
+
+/// What has come in.
+pub enum ToData {
+    Session(Connection, Box<NewSession>),
+    Worker(Connection, Box<NewWorker>),
+    OpenRoute {
+        from: Connection,
+        route: u32,
+        service: Name,
+        operation: Name,
+    },
+    Provide {
+        from: Connection,
+        service: Name,
+        first: u16,
+        operations: Vec<Name>,
+    },
+    Withdraw {
+        from: Connection,
+        service: Name,
+    },
+    SessionMapped {
+        from: Connection,
+        index: u16,
+        accepted: bool,
+    },
+    SessionUnmapped {
+        from: Connection,
+        index: u16,
+    },
+    Leave(Connection),
+    Inspect(Connection),
+    /// Its socket is closed, or it broke the protocol there.
+    Closed(Connection),
+    Stop,
+}
+
+/// What is to go out.
+pub enum ToControl {
+    Send(Connection, FromDirector),
+    /// With the director's doorbell that the peer is to ring.
+    SessionOpened {
+        to: Connection,
+        session: u64,
+        credential: [u64; 2],
+        own: OwnedFd,
+    },
+    /// The same for a worker; the control thread has its work segment.
+    WorkerOpened {
+        to: Connection,
+        worker: u64,
+        credential: [u64; 2],
+        start: u64,
+        own: OwnedFd,
+    },
+    /// With the session's descriptors, which the control thread keeps.
+    MapSession {
+        to: Connection,
+        index: u16,
+        session: Connection,
+    },
+    /// The peer broke the protocol.
+    Disconnect(Connection),
+    /// Nothing refers to what this connection brought any more.
+    Forget(Connection),
+    /// The data thread has ended in good order.
+    Finished,
+}
+
+/// One direction.
+pub struct Queue<T> {
+    items: SegQueue<T>,
+    bell: Doorbell,
+}
+
+impl<T> Queue<T> {
+    fn new() -> Result<Self, Error> {
+        Ok(Queue { items: SegQueue::new(), bell: Doorbell::new()? })
+    }
+
+    /// Sends. Never blocks.
+    pub fn push(&self, item: T) {
+        self.items.push(item);
+        self.bell.ring();
+    }
+
+    /// Receives. Costs two loads when there is nothing.
+    #[inline]
+    pub fn pop(&self) -> Option<T> {
+        if self.items.is_empty() { None } else { self.items.pop() }
+    }
+
+    /// What the receiver sleeps on: edge-triggered.
+    pub fn bell(&self) -> &Doorbell {
+        &self.bell
+    }
+}
+
+/// Both directions.
+pub struct Link {
+    pub to_data: Queue<ToData>,
+    pub to_control: Queue<ToControl>,
+}
+
+impl Link {
+    pub fn new() -> Result<Arc<Self>, Error> {
+        Ok(Arc::new(Link { to_data: Queue::new()?, to_control: Queue::new()? }))
+    }
+}

@@ -1,0 +1,96 @@
+//! An inspection, as messages and back.
+
+use super::inspect::{Inspection, ServiceInfo, SessionInfo, WorkerInfo};
+use crate::control::message::FromDirector;
+use crate::control::name::Name;
+use crate::identity::Identity;
+use crate::limits;
+
+/// The messages that tell all of it, the end last.
+pub fn rows(inspection: &Inspection) -> Vec<FromDirector> {
+    let services = inspection.services.iter().filter_map(service_row);
+    let workers = inspection.workers.iter().map(worker_row);
+    let sessions = inspection.sessions.iter().map(session_row);
+    let end = FromDirector::InspectEnd {
+        dispatched: inspection.dispatched,
+        refused: inspection.refused,
+        faults: inspection.faults,
+    };
+    services.chain(workers).chain(sessions).chain([end]).collect()
+}
+
+fn service_row(s: &ServiceInfo) -> Option<FromDirector> {
+    Some(FromDirector::ServiceRow {
+        service: Name::new("service", &s.name).ok()?,
+        operations: s.operations.iter().filter_map(|o| Name::new("operation", o).ok()).collect(),
+        workers: s.workers.iter().copied().take(limits::ROW_WORKERS_MAX).collect(),
+        waiting: s.waiting,
+    })
+}
+
+fn worker_row(w: &WorkerInfo) -> FromDirector {
+    let Identity { uid, gid, pid } = w.identity;
+    let (worker, in_flight, share) = (w.id, w.in_flight as u32, w.share as u32);
+    FromDirector::WorkerRow {
+        worker,
+        uid,
+        gid,
+        pid,
+        in_flight,
+        completed: w.completed,
+        sessions: w.sessions,
+        share,
+    }
+}
+
+fn session_row(s: &SessionInfo) -> FromDirector {
+    let Identity { uid, gid, pid } = s.identity;
+    FromDirector::SessionRow {
+        session: s.id,
+        uid,
+        gid,
+        pid,
+        open: s.routes,
+        waiting: s.waiting,
+        calls: s.calls,
+        hot: s.hot,
+    }
+}
+
+/// Adds a row to an inspection. Returns whether it was the last; `None` if it is no row.
+pub fn add(inspection: &mut Inspection, row: FromDirector) -> Option<bool> {
+    match row {
+        FromDirector::ServiceRow { service, operations, workers, waiting } => {
+            let operations = operations.iter().map(|o| o.as_str().to_owned()).collect();
+            let name = service.as_str().to_owned();
+            inspection.services.push(ServiceInfo { name, operations, workers, waiting });
+        }
+        FromDirector::WorkerRow { worker, uid, gid, pid, in_flight, completed, sessions, share } => {
+            inspection.workers.push(WorkerInfo {
+                id: worker,
+                identity: Identity { uid, gid, pid },
+                in_flight: u64::from(in_flight),
+                completed,
+                sessions,
+                share: u64::from(share),
+            });
+        }
+        FromDirector::SessionRow { session, uid, gid, pid, open, waiting, calls, hot } => {
+            let identity = Identity { uid, gid, pid };
+            inspection.sessions.push(SessionInfo {
+                id: session,
+                identity,
+                routes: open,
+                waiting,
+                calls,
+                hot,
+            });
+        }
+        FromDirector::InspectEnd { dispatched, refused, faults } => {
+            (inspection.dispatched, inspection.refused, inspection.faults) = (dispatched, refused, faults);
+            return Some(true);
+        }
+        _ => return None,
+    }
+    Some(false)
+}

@@ -1,0 +1,154 @@
+//! Bytes that another process may be writing: copy out, then look.
+//!
+//! A payload lies in memory that its peer has mapped too. A peer that one trusts doesn't touch it any more; one that
+//! is hostile may change it between two looks. So there is no safe reference into it: every safe way is a copy,
+//! which is quick (as quick as reading it), and what was copied stays what it was.
+
+use std::io;
+use std::marker::PhantomData;
+
+use bytemuck::AnyBitPattern;
+
+use crate::layout::{LINE, Record};
+use crate::memory::map::{Ro, Rw};
+
+/// Where the bytes are.
+enum Source {
+    /// In a record, of which this is a private copy; at this word.
+    Record(Record, usize),
+    /// In an arena that only its owner can write.
+    Outbox(Ro, u64),
+    /// In an arena that client and workers can write.
+    Inbox(Rw, u64),
+    /// In private memory.
+    Private(Vec<u8>),
+}
+
+/// A payload, borrowed from the request or reply that it came with.
+pub struct Shared<'a> {
+    source: Source,
+    len: usize,
+    lifetime: PhantomData<&'a ()>,
+}
+
+impl<'a> Shared<'a> {
+    pub(crate) fn in_record(record: &Record, word: usize, len: usize) -> Self {
+        let len = len.min((LINE - word) * 8);
+        Shared { source: Source::Record(*record, word), len, lifetime: PhantomData }
+    }
+
+    /// `None` if it is not within the arena.
+    pub(crate) fn in_outbox(memory: &Ro, at: u64, len: usize) -> Option<Self> {
+        memory.ptr(at, len)?;
+        Some(Shared { source: Source::Outbox(memory.clone(), at), len, lifetime: PhantomData })
+    }
+
+    /// `None` if it is not within the arena.
+    pub(crate) fn in_inbox(memory: &Rw, at: u64, len: usize) -> Option<Self> {
+        memory.ptr(at, len)?;
+        Some(Shared { source: Source::Inbox(memory.clone(), at), len, lifetime: PhantomData })
+    }
+
+    pub(crate) fn private(bytes: Vec<u8>) -> Self {
+        let len = bytes.len();
+        Shared { source: Source::Private(bytes), len, lifetime: PhantomData }
+    }
+
+    /// How many bytes there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Copies bytes out, from `at` on. Returns how many: as many as there are and fit.
+    pub fn read_at(&self, at: usize, into: &mut [u8]) -> usize {
+        let count = self.len.saturating_sub(at).min(into.len());
+        let into = &mut into[..count];
+        let read = match &self.source {
+            Source::Record(record, word) => {
+                into.copy_from_slice(&bytemuck::bytes_of(record)[word * 8 + at..][..count]);
+                Some(())
+            }
+            Source::Outbox(memory, offset) => memory.read(offset + at as u64, into),
+            Source::Inbox(memory, offset) => memory.read(offset + at as u64, into),
+            Source::Private(bytes) => {
+                into.copy_from_slice(&bytes[at..][..count]);
+                Some(())
+            }
+        };
+        // Within the arena, as was checked when this was made.
+        read.map_or(0, |()| count)
+    }
+
+    /// The bytes as a plain value, if they are exactly as many; their alignment doesn't matter.
+    pub fn get<T: AnyBitPattern>(&self) -> Option<T> {
+        if self.len != size_of::<T>() {
+            return None;
+        }
+        let mut value = T::zeroed();
+        if let Source::Record(record, word) = &self.source {
+            return Some(bytemuck::pod_read_unaligned(&bytemuck::bytes_of(record)[word * 8..][..self.len]));
+        }
+        let bytes = self.to_vec();
+        if bytes.len() == size_of::<T>() {
+            value = bytemuck::pod_read_unaligned(&bytes);
+        }
+        Some(value)
+    }
+
+    /// All of them, copied.
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.len];
+        let count = self.read_at(0, &mut bytes);
+        bytes.truncate(count);
+        bytes
+    }
+
+    /// Copies them out piece by piece.
+    pub fn reader(&self) -> Reader<'_> {
+        Reader { shared: self, at: 0 }
+    }
+
+    /// Calls `each` with one piece after the other, copied into `scratch`, which stays in the cache: the quickest
+    /// safe way over a large payload.
+    pub fn for_each_chunk(&self, scratch: &mut [u8], mut each: impl FnMut(&[u8])) {
+        let mut at = 0;
+        while at < self.len && !scratch.is_empty() {
+            let count = self.read_at(at, scratch);
+            if count == 0 {
+                return;
+            }
+            each(&scratch[..count]);
+            at += count;
+        }
+    }
+
+    /// Where the bytes begin: for [`as_slice`](crate::memory::as_slice).
+    pub(crate) fn ptr(&self) -> *const u8 {
+        let ptr = match &self.source {
+            Source::Record(record, word) => Some(bytemuck::bytes_of(record)[word * 8..].as_ptr()),
+            Source::Outbox(memory, at) => memory.ptr(*at, self.len),
+            Source::Inbox(memory, at) => memory.ptr(*at, self.len),
+            Source::Private(bytes) => Some(bytes.as_ptr()),
+        };
+        ptr.unwrap_or(std::ptr::NonNull::dangling().as_ptr())
+    }
+}
+
+/// Reads a [`Shared`] from its beginning.
+pub struct Reader<'a> {
+    shared: &'a Shared<'a>,
+    at: usize,
+}
+
+impl io::Read for Reader<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.shared.read_at(self.at, into);
+        self.at += count;
+        Ok(count)
+    }
+}
