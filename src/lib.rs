@@ -6,7 +6,7 @@ pub mod core;
 mod error;
 pub mod layout;
 pub mod limits;
-#[allow(unsafe_code)]
+#[allow(unsafe_code, dead_code, unused_imports)]
 mod memory;
 
 pub use error::{CallError, Error, Fault, Status};
