@@ -17,11 +17,13 @@ mod arena;
 mod descriptor;
 mod fork;
 mod map;
+pub mod named;
 pub mod sealed;
 
 pub use arena::{Arena, Block, Span, Spans};
 pub use fork::Fork;
 pub use map::{Mapped, Ro, Rw};
+pub use named::Named;
 pub use sealed::Kind;
 
 /// Forks; true if the child says so. The child runs in a copy of one thread of many: it should do little.
