@@ -15,15 +15,19 @@
 
 mod arena;
 mod descriptor;
+mod doorbell;
 mod fork;
 mod map;
 pub mod named;
+mod process;
 pub mod sealed;
 
 pub use arena::{Arena, Block, Span, Spans};
+pub use doorbell::Doorbell;
 pub use fork::Fork;
 pub use map::{Mapped, Ro, Rw};
 pub use named::Named;
+pub use process::{Identity, Process, boot_id, is_dead, pid_namespace_inode};
 pub use sealed::Kind;
 
 /// Forks; true if the child says so. The child runs in a copy of one thread of many: it should do little.
