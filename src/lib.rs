@@ -9,7 +9,7 @@ mod error;
 mod identity;
 pub mod layout;
 pub mod limits;
-#[allow(unsafe_code)]
+#[allow(unsafe_code, dead_code, unused_imports)]
 mod memory;
 pub mod worker;
 
