@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 use bytemuck::AnyBitPattern;
 
 use crate::layout::{LINE, Record};
-use crate::memory::map::{Ro, Rw};
+use crate::memory::{Ro, Rw};
 
 /// Where the bytes are.
 enum Source {
@@ -52,6 +52,16 @@ impl<'a> Shared<'a> {
     pub(crate) fn private(bytes: Vec<u8>) -> Self {
         let len = bytes.len();
         Shared { source: Source::Private(bytes), len, lifetime: PhantomData }
+    }
+
+    /// Whether nobody else can reach them any more: they were copied.
+    pub(crate) fn is_private(&self) -> bool {
+        matches!(self.source, Source::Record(..) | Source::Private(_))
+    }
+
+    /// The same bytes, copied if they were not.
+    pub(crate) fn into_private(self) -> Self {
+        if self.is_private() { self } else { Shared::private(self.to_vec()) }
     }
 
     /// How many bytes there are.

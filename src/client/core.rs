@@ -96,6 +96,7 @@ pub struct ClientCore<M: Memory> {
     free: Vec<u32>,
     quarantined: u32,
     open: u32,
+    one_way: u32,
     notices: u64,
     next_look: usize,
 }
@@ -123,6 +124,7 @@ impl<M: Memory> ClientCore<M> {
             free: (0..shape.slots).rev().collect(),
             quarantined: 0,
             open: 0,
+            one_way: 0,
             notices: 0,
             next_look: 0,
             outbox,
@@ -140,6 +142,11 @@ impl<M: Memory> ClientCore<M> {
     /// Calls that are in somebody's hands.
     pub fn open(&self) -> u32 {
         self.open
+    }
+
+    /// One-way calls among them.
+    pub fn one_way(&self) -> u32 {
+        self.one_way
     }
 
     /// Slots that wait for a stamp that nobody waits for.
@@ -206,6 +213,7 @@ impl<M: Memory> ClientCore<M> {
         s.one_way = request.flags & flag::ONE_WAY != 0;
         s.state = State::Open;
         self.open += 1;
+        self.one_way += u32::from(s.one_way);
         self.publish(slot, fx);
         name
     }
@@ -307,6 +315,7 @@ impl<M: Memory> ClientCore<M> {
         let s = &mut self.slots[slot as usize];
         (s.outcome, s.state) = (outcome, State::Ended(returned));
         if s.one_way {
+            self.one_way -= 1;
             self.release(slot);
         }
     }

@@ -14,10 +14,8 @@ use crate::control::name::Name;
 use crate::control::socket::{Channel, Received};
 use crate::error::{Error, Status};
 use crate::layout::{Place, SessionShape, reply_place};
-use crate::memory::arena::{Arena, Block, Span, Spans};
-use crate::memory::doorbell::Doorbell;
-use crate::memory::map::{Mapped, Rw};
 use crate::memory::sealed::{self, Kind};
+use crate::memory::{Arena, Block, Doorbell, Mapped, Rw, Span, Spans};
 use crate::shared::Shared;
 use crate::waiting::Waiter;
 
@@ -86,12 +84,8 @@ impl Session {
             sealed::create("trine inbox", in_bytes + at.arena_bytes, in_bytes, Kind::ReadWrite)?;
         let own = Doorbell::new()?;
         let core = ClientCore::new(shape, outbox.clone(), inbox.clone());
-        let open = ToDirector::OpenSession {
-            session: 0,
-            credential: [0; 2],
-            published: core.published(),
-            shape,
-        };
+        let open =
+            ToDirector::OpenSession { session: 0, credential: [0; 2], published: core.published(), shape };
         let fds = [outbox_fd.as_fd(), inbox_fd.as_fd(), own.as_fd()];
         channel.send_message(&open, &fds).map_err(Error::io("presenting the session"))?;
         let (FromDirector::SessionOpened { .. }, mut fds) = channel.answer(ANSWER_NS)? else {
@@ -104,8 +98,8 @@ impl Session {
         Ok(Session {
             number,
             shape,
-            requests: Arena::new(&outbox),
-            replies: Spans::new(at.own_bytes, at.arena_bytes),
+            requests: Arena::new(&outbox, shape.slots),
+            replies: Spans::new(at.own_bytes, at.arena_bytes, shape.slots),
             buffers: (0..shape.slots).map(|_| Buffers::default()).collect(),
             stash: HashMap::new(),
             bells: Bells { director },
@@ -143,24 +137,27 @@ impl Session {
     }
 
     /// Looks whether the director is still there; if it is not, ends every open call. One system call.
-    pub fn check_director(&mut self, waiter: &Waiter) {
+    pub fn check_director(&mut self) {
         let Some(channel) = &self.channel else { return };
         loop {
             match channel.receive_message::<FromDirector>() {
                 Ok(Received::Nothing) => return,
                 Ok(Received::Message(FromDirector::Closing, _)) => {}
-                _ => return self.detach(waiter),
+                _ => return self.detach(),
             }
         }
     }
 
     /// The director is gone: what is open ends, what has ended can still be looked at.
-    pub fn detach(&mut self, waiter: &Waiter) {
-        if let Some(channel) = self.channel.take() {
-            waiter.remove(&channel);
-            waiter.remove(&self.own);
+    pub fn detach(&mut self) {
+        if self.channel.take().is_some() {
             self.core.abandon(&mut self.bells);
         }
+    }
+
+    /// The doorbell that others ring.
+    pub fn doorbell(&self) -> &Doorbell {
+        &self.own
     }
 
     /// Frees a slot that its caller is done with, and its buffers unless somebody may still write there.

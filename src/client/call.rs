@@ -1,0 +1,450 @@
+//! One call: drafted, built in place if it is large, under way, answered.
+
+use std::ops::{Deref, DerefMut};
+use std::time::{Duration, Instant};
+
+use super::core::Outcome;
+use super::handle::{Client, Ended, Inner, Route, Ticket, deadline_ns, not_sent};
+use crate::error::{CallError, Error, Status};
+use crate::layout::{HEAD, LINE, Place, Record, ReplyHead, Request, WORD_PAYLOAD_AT, WORD_REPLY_AT};
+use crate::layout::{flag, place, reply_flag};
+use crate::limits;
+use crate::memory::{Block, Span};
+use crate::shared::Shared;
+use crate::waiting::{Until, now_ns};
+
+/// A request of which something more is said than its bytes.
+#[must_use = "a draft is nothing until it is submitted"]
+#[derive(Clone, Copy)]
+pub struct Draft<'c> {
+    client: &'c Client,
+    route: Route,
+    flags: u16,
+    deadline: Option<Instant>,
+    capacity: Option<usize>,
+}
+
+impl<'c> Draft<'c> {
+    pub(super) fn new(client: &'c Client, route: Route) -> Self {
+        Draft { client, route, flags: 0, deadline: None, capacity: None }
+    }
+
+    /// When the call ends, answered or not. All parties see it: what has expired is not begun. 30 s from now where
+    /// nothing is said.
+    pub fn deadline(mut self, at: Instant) -> Self {
+        self.deadline = Some(at);
+        self
+    }
+
+    /// The same, from now on.
+    pub fn timeout(self, after: Duration) -> Self {
+        match Instant::now().checked_add(after) {
+            Some(at) => self.deadline(at),
+            None => self,
+        }
+    }
+
+    /// Room for a reply of so many bytes; else there is what [`ClientOptions::reply_capacity`] says.
+    ///
+    /// [`ClientOptions::reply_capacity`]: crate::ClientOptions::reply_capacity
+    pub fn reply_capacity(mut self, bytes: usize) -> Self {
+        self.capacity = Some(bytes);
+        self
+    }
+
+    /// Director and worker note the time at each hop: see [`Reply::hops`]. Costs four readings of the clock.
+    pub fn traced(mut self) -> Self {
+        self.flags |= flag::TRACED;
+        self
+    }
+
+    /// Sends a copy of `request`. How long this thread waits for a free slot, or for room in the arena, is `until`;
+    /// what happens after is the deadline's.
+    ///
+    /// # Errors
+    /// WOULD_BLOCK where it would have had to wait longer; REQUEST_TOO_LARGE. The call was not sent then.
+    pub fn submit(self, request: &[u8], until: Until) -> Result<Pending<'c>, CallError> {
+        self.client.check_fork().map_err(not_sent)?;
+        let mut inner = self.client.inner.borrow_mut();
+        let ticket = self.send(&mut inner, Payload::Bytes(request), until)?;
+        drop(inner);
+        Ok(Pending::new(self.client, ticket))
+    }
+
+    /// Sends a copy of `request`, and forgets it: there is no reply. It runs once at most.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    pub fn post(mut self, request: &[u8], until: Until) -> Result<(), CallError> {
+        self.client.check_fork().map_err(not_sent)?;
+        self.flags |= flag::ONE_WAY;
+        self.send(&mut self.client.inner.borrow_mut(), Payload::Bytes(request), until).map(|_| ())
+    }
+
+    /// Lends `len` bytes of the memory that the worker will read, to build the request in place: no byte of it is
+    /// ever copied. They hold what an earlier request left there.
+    ///
+    /// # Errors
+    /// WOULD_BLOCK, REQUEST_TOO_LARGE.
+    pub fn loan(self, len: usize, until: Until) -> Result<Loan<'c>, CallError> {
+        self.client.check_fork().map_err(not_sent)?;
+        let mut inner = self.client.inner.borrow_mut();
+        inner.prepare(self.route, until.ns())?;
+        let block = allocate(&mut inner, len, until.ns())?;
+        let session = inner.session.number;
+        Ok(Loan { draft: self, block: Some(block), len, session })
+    }
+
+    /// Builds the record and publishes it. What was taken for it is given back if that fails.
+    #[inline]
+    fn send(&self, inner: &mut Inner, payload: Payload<'_>, until: Until) -> Result<Ticket, CallError> {
+        let until_ns = until.ns();
+        let mut record = [0; LINE];
+        inner.prepare(self.route, until_ns)?;
+        let own = u64::from(inner.session.shape.reply_capacity);
+        let capacity = self.capacity.map_or(own, |bytes| bytes as u64);
+        let reply = if capacity > own { Some(reserve_reply(inner, capacity, until_ns)?) } else { None };
+        let mut flags = self.flags;
+        if let Some(span) = &reply {
+            flags |= flag::REPLY_AT;
+            record[WORD_REPLY_AT] = span.offset();
+        }
+        let placed = payload.place(inner, &mut record, flags, until_ns);
+        let slot = placed.and_then(|(len, block)| match inner.reserve(until_ns) {
+            Ok(slot) => Ok((len, block, slot)),
+            Err(error) => {
+                if let Some(block) = block {
+                    inner.session.requests.free(block);
+                }
+                Err(error)
+            }
+        });
+        let (len, request, slot) = match slot {
+            Ok(taken) => taken,
+            Err(error) => {
+                if let Some(span) = reply {
+                    inner.session.replies.free(span);
+                }
+                return Err(error);
+            }
+        };
+        let buffers = &mut inner.session.buffers[slot as usize];
+        (buffers.request, buffers.reply) = (request, reply);
+        let request = Request {
+            operation: self.route.0,
+            flags,
+            deadline_ns: deadline_ns(self.deadline),
+            len: len as u32,
+            capacity: capacity as u32,
+            ..Request::default()
+        };
+        let session = &mut inner.session;
+        let name = session.core.submit(slot, request, &record, &mut session.bells);
+        Ok(Ticket::new(session.number, name))
+    }
+}
+
+/// What is sent: bytes to be copied, or a block in which they lie already.
+enum Payload<'a> {
+    Bytes(&'a [u8]),
+    Built(Block, usize),
+}
+
+impl Payload<'_> {
+    /// Puts it where [`place`] says.
+    #[inline]
+    fn place(
+        self,
+        inner: &mut Inner,
+        record: &mut Record,
+        flags: u16,
+        until_ns: u64,
+    ) -> Result<(usize, Option<Block>), CallError> {
+        let (bytes, built) = match &self {
+            Payload::Bytes(bytes) => (*bytes, None),
+            Payload::Built(block, len) => (&block.as_slice()[..*len], Some(block.offset())),
+        };
+        let words = match place(bytes.len(), flags) {
+            Place::Head => 6..HEAD,
+            Place::Tail => HEAD..LINE,
+            Place::Arena => {
+                let len = bytes.len();
+                let (at, block) = match (self, built) {
+                    (Payload::Built(block, _), Some(at)) => (at, block),
+                    (Payload::Bytes(bytes), _) => {
+                        let mut block = allocate(inner, len, until_ns)?;
+                        block.as_mut_slice()[..len].copy_from_slice(bytes);
+                        (block.offset(), block)
+                    }
+                    (Payload::Built(block, _), None) => (block.offset(), block),
+                };
+                record[WORD_PAYLOAD_AT] = at;
+                return Ok((len, Some(block)));
+            }
+        };
+        let len = bytes.len();
+        bytemuck::cast_slice_mut(&mut record[words])[..len].copy_from_slice(bytes);
+        if let Payload::Built(block, _) = self {
+            inner.session.requests.free(block);
+        }
+        Ok((len, None))
+    }
+}
+
+fn allocate(inner: &mut Inner, len: usize, until_ns: u64) -> Result<Block, CallError> {
+    let arena = inner.session.shape.request_arena;
+    if len as u64 > arena.min(limits::PAYLOAD_MAX) {
+        let message = format!("a request of {len} bytes: the arena has {arena} (ClientOptions::arenas)");
+        return Err(CallError::not_sent(Status::RequestTooLarge, message));
+    }
+    inner.allocate(until_ns, |session| session.requests.alloc(len))
+}
+
+fn reserve_reply(inner: &mut Inner, capacity: u64, until_ns: u64) -> Result<Span, CallError> {
+    let arena = inner.session.shape.reply_arena;
+    if capacity > arena.min(limits::PAYLOAD_MAX) {
+        let message = format!("a reply of {capacity} bytes: the arena has {arena} (ClientOptions::arenas)");
+        return Err(CallError::not_sent(Status::ReplyTooLarge, message).with_needed(capacity));
+    }
+    inner.allocate(until_ns, |session| session.replies.alloc(capacity as usize))
+}
+
+/// Room in the client's own memory in which a request is built. Nobody else can write it; the worker reads it where
+/// it is. Dropping it gives the room back.
+pub struct Loan<'c> {
+    draft: Draft<'c>,
+    block: Option<Block>,
+    len: usize,
+    session: u16,
+}
+
+impl<'c> Loan<'c> {
+    /// Sends only the first `len` bytes.
+    pub fn shrink(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    /// Sends it. Takes no time that depends on its size.
+    ///
+    /// # Errors
+    /// As [`Draft::submit`]; MAY_HAVE_RUN can't be. DIRECTOR_GONE if the director went away since: build it anew.
+    pub fn submit(mut self, until: Until) -> Result<Pending<'c>, CallError> {
+        let client = self.draft.client;
+        client.check_fork().map_err(not_sent)?;
+        let mut inner = client.inner.borrow_mut();
+        if inner.session.number != self.session || !inner.session.is_attached() {
+            let message = "the director went away since the loan: build the request anew";
+            return Err(CallError::not_sent(Status::DirectorGone, message));
+        }
+        let Some(block) = self.block.take() else {
+            return Err(CallError::not_sent(Status::Fault, "the loan was sent already"));
+        };
+        let ticket = self.draft.send(&mut inner, Payload::Built(block, self.len), until)?;
+        drop(inner);
+        Ok(Pending::new(client, ticket))
+    }
+}
+
+impl Deref for Loan<'_> {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        self.block.as_ref().map_or(&[], |block| &block.as_slice()[..self.len])
+    }
+}
+
+impl DerefMut for Loan<'_> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.block.as_mut().map_or(&mut [], |block| &mut block.as_mut_slice()[..self.len])
+    }
+}
+
+impl Drop for Loan<'_> {
+    fn drop(&mut self) {
+        let client = self.draft.client;
+        if let Some(block) = self.block.take()
+            && !client.is_forked()
+            && let Some(session) = client.inner.borrow_mut().session_numbered(self.session)
+        {
+            session.requests.free(block);
+        }
+    }
+}
+
+/// A call that is under way. Dropping it gives the call up: that never blocks, and slot and buffers come back when
+/// nobody can write there any more.
+#[must_use = "dropping it cancels the call"]
+pub struct Pending<'c> {
+    client: &'c Client,
+    ticket: Ticket,
+    taken: bool,
+}
+
+impl<'c> Pending<'c> {
+    pub(super) fn new(client: &'c Client, ticket: Ticket) -> Self {
+        Pending { client, ticket, taken: false }
+    }
+
+    /// The call's name: to keep, with [`detach`](Self::detach), and to get this back from [`Client::pending`].
+    pub fn ticket(&self) -> Ticket {
+        self.ticket
+    }
+
+    /// Waits for the end, which comes at the deadline at the latest.
+    ///
+    /// # Errors
+    /// Everything that a call can end with.
+    pub fn wait(mut self) -> Result<Reply<'c>, CallError> {
+        self.wait_until(Until::Forever).unwrap_or_else(|| {
+            // Without a time to wait until, a wait has an outcome, unless the handle is a forked child's.
+            Err(CallError::sent(Status::MayHaveRun, true))
+        })
+    }
+
+    /// Looks whether it has ended. Never blocks. After an outcome has been given out there is none any more.
+    pub fn poll(&mut self) -> Option<Result<Reply<'c>, CallError>> {
+        self.wait_until(Until::Now)
+    }
+
+    /// Waits for the end so long.
+    pub fn wait_until(&mut self, until: Until) -> Option<Result<Reply<'c>, CallError>> {
+        if self.client.is_forked() {
+            return Some(Err(not_sent(Error::Forked)));
+        }
+        let mut inner = self.client.inner.borrow_mut();
+        let ended = inner.wait(self.ticket, until.ns())?;
+        self.taken = true;
+        Some(finish(self.client, &mut inner, self.ticket.session(), ended))
+    }
+
+    /// Lets go of this without giving the call up.
+    pub fn detach(mut self) -> Ticket {
+        self.taken = true;
+        self.ticket
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        if self.taken || self.client.is_forked() {
+            return;
+        }
+        let mut inner = self.client.inner.borrow_mut();
+        let name = self.ticket.name();
+        let Some(session) = inner.session_of(self.ticket) else { return };
+        if session.stash.remove(&name).is_none() && session.core.cancel(name) {
+            let slot = session.core.slot_of(name);
+            session.free_buffers(slot);
+        }
+    }
+}
+
+/// Turns an outcome into a reply or an error. A slot whose payload has been copied is free at once.
+#[inline]
+fn finish<'c>(
+    client: &'c Client,
+    inner: &mut Inner,
+    session: u16,
+    ended: Ended,
+) -> Result<Reply<'c>, CallError> {
+    let received_ns = now_ns_if_traced(&ended);
+    let (outcome, bytes, slot) = match ended {
+        Ended::Stashed(stashed) => (stashed.outcome, Shared::private(stashed.payload), None),
+        Ended::Slot(slot, outcome) => {
+            let Some(kept) = inner.session_numbered(session) else {
+                return Err(CallError::sent(Status::MayHaveRun, true));
+            };
+            let bytes = kept.payload(slot, &outcome);
+            if bytes.is_private() || outcome.status != Status::Ok {
+                let bytes = bytes.into_private();
+                kept.release(slot);
+                (outcome, bytes, None)
+            } else {
+                (outcome, bytes, Some(slot))
+            }
+        }
+    };
+    match outcome.status {
+        Status::Ok => Ok(Reply { client, session, slot, outcome, bytes, received_ns }),
+        _ => Err(error_of(&outcome, &bytes)),
+    }
+}
+
+fn now_ns_if_traced(ended: &Ended) -> u64 {
+    let (Ended::Slot(_, outcome) | Ended::Stashed(super::session::Stashed { outcome, .. })) = ended;
+    if outcome.head().flags & reply_flag::TRACED != 0 { now_ns() } else { 0 }
+}
+
+fn error_of(outcome: &Outcome, bytes: &Shared<'_>) -> CallError {
+    let head = outcome.head();
+    let error = CallError::sent(outcome.status, outcome.may_have_run);
+    match outcome.status {
+        Status::WorkerError => {
+            let mut message = bytes.to_vec();
+            message.truncate(limits::MESSAGE_MAX);
+            error.with_message(head.code, String::from_utf8_lossy(&message).into_owned())
+        }
+        Status::ReplyTooLarge => error.with_needed(head.len),
+        _ => error,
+    }
+}
+
+/// A result. It holds the buffer that it lies in; dropping it gives that back.
+pub struct Reply<'c> {
+    client: &'c Client,
+    session: u16,
+    /// The slot, where the payload lies in its buffer.
+    slot: Option<u32>,
+    outcome: Outcome,
+    bytes: Shared<'c>,
+    received_ns: u64,
+}
+
+impl Reply<'_> {
+    /// The payload.
+    pub fn bytes(&self) -> &Shared<'_> {
+        &self.bytes
+    }
+
+    /// The worker that answered.
+    pub fn worker(&self) -> u32 {
+        self.outcome.head().worker
+    }
+
+    /// When the call passed each hop, if it was [`traced`](Draft::traced).
+    pub fn hops(&self) -> Option<Hops> {
+        let record = &self.outcome.record;
+        (ReplyHead::of(record).flags & reply_flag::TRACED != 0).then(|| Hops {
+            taken_ns: record[4],
+            pushed_ns: record[5],
+            began_ns: record[6],
+            replied_ns: record[7],
+            received_ns: self.received_ns,
+        })
+    }
+}
+
+impl Drop for Reply<'_> {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot
+            && !self.client.is_forked()
+            && let Some(session) = self.client.inner.borrow_mut().session_numbered(self.session)
+        {
+            session.release(slot);
+        }
+    }
+}
+
+/// When a call passed each hop, on CLOCK_MONOTONIC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hops {
+    /// The director took it.
+    pub taken_ns: u64,
+    /// The director pushed it.
+    pub pushed_ns: u64,
+    /// The worker began it.
+    pub began_ns: u64,
+    /// The worker answered.
+    pub replied_ns: u64,
+    /// The client saw the answer.
+    pub received_ns: u64,
+}

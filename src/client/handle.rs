@@ -1,0 +1,531 @@
+//! What a program calls with.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use bytemuck::{AnyBitPattern, NoUninit};
+
+use super::call::{Draft, Pending, Reply};
+use super::core::Outcome;
+use super::session::{RouteName, Session, Stashed};
+use crate::bus::Bus;
+use crate::control::name::Name;
+use crate::core::{Os, Party, Turn, block_on};
+use crate::error::{CallError, Error, Status};
+use crate::layout::SessionShape;
+use crate::limits;
+use crate::memory::Fork;
+use crate::waiting::{Until, Waiter, Waiting, now_ns};
+
+/// How often a client that doesn't sleep looks whether its director is still there.
+const CHECK_NS: u64 = 1_000_000;
+/// How long `close` waits for one-way calls to be taken over by their workers.
+const CLOSE_NS: u64 = 1_000_000_000;
+/// Longest pause between two attempts to reach a director.
+const PAUSE_MAX: Duration = Duration::from_millis(20);
+
+/// What can be chosen when a client connects.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct ClientOptions {
+    /// What it does while it waits for a reply.
+    pub waiting: Waiting,
+    /// Calls that can be open at a time, a power of two.
+    pub slots: u32,
+    /// Bytes of reply that every call has room for without asking.
+    pub reply_capacity: u32,
+    /// Bytes of the arena in which requests of more than 64 bytes are built. Memory that is never written is free.
+    pub request_arena: u64,
+    /// Bytes of the arena for replies that ask for more than `reply_capacity`.
+    pub reply_arena: u64,
+    /// How long calls look for a director before they end DIRECTOR_GONE.
+    pub director_gone: Duration,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        ClientOptions {
+            waiting: Waiting::default(),
+            slots: limits::SLOTS_DEFAULT,
+            reply_capacity: limits::REPLY_CAPACITY_DEFAULT,
+            request_arena: limits::ARENA_DEFAULT,
+            reply_arena: limits::ARENA_DEFAULT,
+            director_gone: Duration::from_nanos(limits::DIRECTOR_GONE_NS),
+        }
+    }
+}
+
+impl ClientOptions {
+    /// See [`waiting`](Self::waiting).
+    pub fn waiting(mut self, waiting: Waiting) -> Self {
+        self.waiting = waiting;
+        self
+    }
+
+    /// See [`slots`](Self::slots).
+    pub fn slots(mut self, slots: u32) -> Self {
+        self.slots = slots;
+        self
+    }
+
+    /// See [`reply_capacity`](Self::reply_capacity).
+    pub fn reply_capacity(mut self, bytes: u32) -> Self {
+        self.reply_capacity = bytes;
+        self
+    }
+
+    /// Bytes of both arenas: for requests, and for replies.
+    pub fn arenas(mut self, request_bytes: u64, reply_bytes: u64) -> Self {
+        (self.request_arena, self.reply_arena) = (request_bytes, reply_bytes);
+        self
+    }
+
+    /// See [`director_gone`](Self::director_gone).
+    pub fn director_gone(mut self, after: Duration) -> Self {
+        self.director_gone = after;
+        self
+    }
+
+    fn shape(&self) -> Result<SessionShape, Error> {
+        let bounds = |what, value, bounds: String| Err(Error::Option { what, value, bounds });
+        if !self.slots.is_power_of_two() || self.slots > limits::SLOTS_MAX {
+            let text = format!("a power of two up to {}", limits::SLOTS_MAX);
+            return bounds("slots", u64::from(self.slots), text);
+        }
+        if !(64..=1 << 20).contains(&self.reply_capacity) {
+            return bounds("reply_capacity", u64::from(self.reply_capacity), "64 to 1048576".into());
+        }
+        let largest = self.request_arena.max(self.reply_arena);
+        if largest > limits::ARENA_MAX {
+            return bounds("an arena", largest, format!("up to {}", limits::ARENA_MAX));
+        }
+        Ok(SessionShape {
+            slots: self.slots,
+            reply_capacity: self.reply_capacity.next_multiple_of(64),
+            request_arena: self.request_arena.next_multiple_of(4096),
+            reply_arena: self.reply_arena.next_multiple_of(4096),
+        })
+    }
+}
+
+/// An operation of a service, as [`Client::route`] found it. Outlives any director.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Route(pub(super) u32);
+
+/// A call's name, to be kept anywhere. It is not a right to anything, and never another call's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket(u64);
+
+impl Ticket {
+    pub(super) fn new(session: u16, name: u64) -> Self {
+        Ticket(u64::from(session) << 48 | name)
+    }
+
+    pub(super) fn session(self) -> u16 {
+        (self.0 >> 48) as u16
+    }
+
+    pub(super) fn name(self) -> u64 {
+        self.0 & ((1 << 48) - 1)
+    }
+}
+
+/// A client of a bus. It may be sent to another thread, and is used by one at a time: a pool takes one a thread.
+pub struct Client {
+    pub(super) inner: RefCell<Inner>,
+    fork: Fork,
+}
+
+/// A client's state. Borrowed for the length of one operation; never across a call of the program's own code.
+pub(super) struct Inner {
+    bus: Bus,
+    options: ClientOptions,
+    shape: SessionShape,
+    pub(super) waiter: Waiter,
+    /// The one that calls go to.
+    pub(super) session: Session,
+    /// Those whose director is gone, as long as somebody may ask for an outcome or holds a reply.
+    old: Vec<Session>,
+    routes: Vec<RouteName>,
+    numbers: HashMap<RouteName, u32>,
+    /// When the director was found to be gone.
+    lost_ns: u64,
+}
+
+impl Client {
+    pub(crate) fn connect(bus: &Bus, options: ClientOptions) -> Result<Client, Error> {
+        let fork = Fork::mark()?;
+        let shape = options.shape()?;
+        let waiter = Waiter::new(options.waiting, 8)?;
+        let session = Session::attach(bus, shape, 0, &waiter)?;
+        let (routes, numbers) = (Vec::new(), HashMap::new());
+        let bus = bus.clone();
+        let inner =
+            Inner { bus, options, shape, waiter, session, old: Vec::new(), routes, numbers, lost_ns: 0 };
+        Ok(Client { inner: RefCell::new(inner), fork })
+    }
+
+    /// Finds an operation. Once for each; a call needs only the result. Blocks for a round trip on a socket.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with NO_SUCH_SERVICE or NO_SUCH_OPERATION.
+    pub fn route(&self, service: &str, operation: &str) -> Result<Route, Error> {
+        self.check_fork()?;
+        let (service, operation) = (Name::new("service", service)?, Name::new("operation", operation)?);
+        self.inner.borrow_mut().route(RouteName { service, operation })
+    }
+
+    /// Calls, and waits for the result. The request is copied in once. The call's deadline is 30 s from now.
+    ///
+    /// # Errors
+    /// Everything that a call can end with; [`CallError::may_have_run`] is the truth.
+    pub fn call(&self, route: Route, request: &[u8]) -> Result<Reply<'_>, CallError> {
+        self.request(route).submit(request, Until::Forever)?.wait()
+    }
+
+    /// The same with plain values: the reply has exactly the size of `R`.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call); FAULT if the reply is of another size.
+    pub fn call_as<Q: NoUninit, R: AnyBitPattern>(&self, route: Route, request: &Q) -> Result<R, CallError> {
+        let reply = self.call(route, bytemuck::bytes_of(request))?;
+        reply.bytes().get().ok_or_else(|| {
+            let message = format!("the reply has {} bytes, not {}", reply.bytes().len(), size_of::<R>());
+            CallError::sent(Status::Fault, true).with_message(0, message)
+        })
+    }
+
+    /// Begins a request for which more is to be said: a key, a deadline, room for a large reply, and so on.
+    pub fn request(&self, route: Route) -> Draft<'_> {
+        Draft::new(self, route)
+    }
+
+    /// Waits until any open call has ended, and names it. `None`: none did in time, or none is open.
+    pub fn wait_any(&self, until: Until) -> Result<Option<Ticket>, Error> {
+        self.check_fork()?;
+        Ok(self.inner.borrow_mut().wait_any(until))
+    }
+
+    /// An open call, or one that has ended and whose outcome nobody has taken, from its name.
+    pub fn pending(&self, ticket: Ticket) -> Option<Pending<'_>> {
+        self.inner.borrow().knows(ticket).then(|| Pending::new(self, ticket))
+    }
+
+    /// Ends the session, after waiting for one-way calls to be answered, a second at most. Dropping does the same.
+    pub fn close(self) {}
+
+    pub(super) fn check_fork(&self) -> Result<(), Error> {
+        if self.fork.is_child() { Err(Error::Forked) } else { Ok(()) }
+    }
+
+    pub(super) fn is_forked(&self) -> bool {
+        self.fork.is_child()
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if !self.fork.is_child() {
+            self.inner.get_mut().finish_one_way();
+        }
+    }
+}
+
+impl Inner {
+    fn route(&mut self, name: RouteName) -> Result<Route, Error> {
+        self.attach(u64::MAX)
+            .map_err(|e| Error::Refused { status: e.status(), message: e.message().to_owned() })?;
+        if let Some(&number) = self.numbers.get(&name) {
+            return Ok(Route(number));
+        }
+        let number = self.routes.len() as u32;
+        if number >= limits::ROUTES_MAX {
+            let bounds = format!("up to {}", limits::ROUTES_MAX);
+            return Err(Error::Option { what: "the number of routes", value: u64::from(number), bounds });
+        }
+        self.session.open_route(number, &name)?;
+        self.routes.push(name.clone());
+        self.numbers.insert(name, number);
+        Ok(Route(number))
+    }
+
+    /// Makes sure that there is a director, as far as is known, and that it knows the route.
+    #[inline]
+    pub fn prepare(&mut self, route: Route, until_ns: u64) -> Result<(), CallError> {
+        if !self.session.is_attached() {
+            self.attach(until_ns)?;
+        }
+        if self.session.open_routes.get(route.0 as usize) == Some(&true) {
+            return Ok(());
+        }
+        let Some(name) = self.routes.get(route.0 as usize) else {
+            return Err(CallError::not_sent(Status::NoSuchService, "the route is another client's"));
+        };
+        self.session.open_route(route.0, name).map_err(not_sent)
+    }
+
+    /// Attaches again, if the director is gone.
+    fn attach(&mut self, until_ns: u64) -> Result<(), CallError> {
+        self.session.check_director();
+        if self.session.is_attached() {
+            return Ok(());
+        }
+        if self.lost_ns == 0 {
+            self.lost_ns = now_ns();
+        }
+        let gone_ns = self.lost_ns.saturating_add(self.options.director_gone.as_nanos() as u64);
+        let number = self.session.number.wrapping_add(1);
+        let mut pause = Duration::from_millis(1);
+        loop {
+            match Session::attach(&self.bus, self.shape, number, &self.waiter) {
+                Ok(session) => {
+                    self.waiter.remove(self.session.doorbell());
+                    let old = std::mem::replace(&mut self.session, session);
+                    self.old.push(old);
+                    self.old.retain(Session::is_in_use);
+                    self.lost_ns = 0;
+                    return Ok(());
+                }
+                Err(error) if !may_pass(&error) => return Err(not_sent(error)),
+                Err(error) => {
+                    let now_ns = now_ns();
+                    if now_ns >= gone_ns {
+                        return Err(CallError::not_sent(Status::DirectorGone, error.to_string()));
+                    }
+                    if now_ns >= until_ns {
+                        return Err(CallError::not_sent(Status::WouldBlock, error.to_string()));
+                    }
+                    // There is nothing to wait on: a director that will be has no socket yet.
+                    std::thread::sleep(pause.min(Duration::from_nanos(until_ns.min(gone_ns) - now_ns)));
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+            }
+        }
+    }
+
+    /// Takes a slot, waiting for one if need be.
+    #[inline]
+    pub fn reserve(&mut self, until_ns: u64) -> Result<u32, CallError> {
+        match self.session.core.reserve() {
+            Some(slot) => {
+                self.session.free_buffers(slot);
+                Ok(slot)
+            }
+            None => self.reserve_slowly(until_ns),
+        }
+    }
+
+    fn reserve_slowly(&mut self, until_ns: u64) -> Result<u32, CallError> {
+        let slot = self.look_until(until_ns, |session, now_ns| {
+            session.reclaim(now_ns);
+            if let Some(slot) = session.core.reserve() {
+                return Some(Ok(slot));
+            }
+            // A call that has ended and whose outcome nobody has asked for yet makes room: unless this caller did
+            // not want to wait, who may well ask for it next.
+            if until_ns > 0 && session.stash_one(now_ns) {
+                return session.core.reserve().map(Ok);
+            }
+            let idle = session.core.open() == 0 && session.core.quarantined() == 0;
+            idle.then_some(Err("all slots are held by replies that have not been dropped"))
+        });
+        match slot {
+            Some(Ok(slot)) => Ok(slot),
+            Some(Err(why)) => Err(CallError::not_sent(Status::WouldBlock, why)),
+            None => Err(CallError::not_sent(Status::WouldBlock, "all slots are in use")),
+        }
+    }
+
+    /// Takes something out of an arena, waiting for room if need be.
+    pub fn allocate<T>(
+        &mut self,
+        until_ns: u64,
+        mut take: impl FnMut(&mut Session) -> Option<T>,
+    ) -> Result<T, CallError> {
+        if let Some(taken) = take(&mut self.session) {
+            return Ok(taken);
+        }
+        let taken = self.look_until(until_ns, |session, now_ns| {
+            session.reclaim(now_ns);
+            if let Some(taken) = take(session) {
+                return Some(Ok(taken));
+            }
+            if until_ns > 0 && session.stash_one(now_ns) {
+                return None;
+            }
+            let idle = session.core.open() == 0 && session.core.quarantined() == 0;
+            idle.then_some(Err(()))
+        });
+        match taken {
+            Some(Ok(taken)) => Ok(taken),
+            _ => Err(CallError::not_sent(Status::WouldBlock, "the arena is full")),
+        }
+    }
+
+    /// Looks at the session until there is what is looked for, or until the time has come.
+    fn look_until<T>(
+        &mut self,
+        until_ns: u64,
+        find: impl FnMut(&mut Session, u64) -> Option<T>,
+    ) -> Option<T> {
+        let now_ns = self.waiter.now_ns();
+        let session = &mut self.session;
+        let mut look = Look { session, find, until_ns, checked_ns: now_ns, check: false };
+        block_on(&mut look, &mut self.waiter)
+    }
+
+    /// Waits for one call. `None`: not in time.
+    #[inline]
+    pub fn wait(&mut self, ticket: Ticket, until_ns: u64) -> Option<Ended> {
+        if ticket.session() != self.session.number || !self.session.stash.is_empty() {
+            if let Some(ended) = self.find_elsewhere(ticket) {
+                return Some(ended);
+            }
+        }
+        let name = ticket.name();
+        let outcome =
+            self.look_until(until_ns, |session, now_ns| session.core.look(name, now_ns, &mut session.bells))?;
+        Some(Ended::Slot(self.session.core.slot_of(name), outcome))
+    }
+
+    /// An outcome that was moved away to make room, or whose session is an old one.
+    fn find_elsewhere(&mut self, ticket: Ticket) -> Option<Ended> {
+        let session = self.session_of(ticket)?;
+        if let Some(stashed) = session.stash.remove(&ticket.name()) {
+            return Some(Ended::Stashed(stashed));
+        }
+        if session.is_attached() {
+            return None;
+        }
+        let outcome = session.core.look(ticket.name(), 0, &mut session.bells)?;
+        Some(Ended::Slot(session.core.slot_of(ticket.name()), outcome))
+    }
+
+    /// The session of a ticket.
+    pub fn session_of(&mut self, ticket: Ticket) -> Option<&mut Session> {
+        self.session_numbered(ticket.session())
+    }
+
+    /// A session that is still kept.
+    pub fn session_numbered(&mut self, number: u16) -> Option<&mut Session> {
+        if self.session.number == number {
+            return Some(&mut self.session);
+        }
+        self.old.iter_mut().find(|s| s.number == number)
+    }
+
+    fn knows(&self, ticket: Ticket) -> bool {
+        let mut sessions = std::iter::once(&self.session).chain(&self.old);
+        let session = sessions.find(|s| s.number == ticket.session());
+        session.is_some_and(|s| s.core.is_known(ticket.name()) || s.stash.contains_key(&ticket.name()))
+    }
+
+    fn wait_any(&mut self, until: Until) -> Option<Ticket> {
+        for session in std::iter::once(&mut self.session).chain(&mut self.old) {
+            let ended = match session.stash.keys().next() {
+                Some(&name) => Some(name),
+                None if session.is_attached() => None,
+                None => session.core.any_ended(0, &mut session.bells),
+            };
+            if let Some(name) = ended {
+                return Some(Ticket::new(session.number, name));
+            }
+        }
+        let number = self.session.number;
+        let found = self.look_until(until.ns(), |session, now_ns| {
+            match session.core.any_ended(now_ns, &mut session.bells) {
+                Some(name) => Some(Some(name)),
+                None => (session.core.open() == 0).then_some(None),
+            }
+        });
+        found.flatten().map(|name| Ticket::new(number, name))
+    }
+
+    fn finish_one_way(&mut self) {
+        if self.session.core.one_way() > 0 {
+            let until_ns = now_ns() + CLOSE_NS;
+            self.look_until(until_ns, |session, now_ns| {
+                session.reclaim(now_ns);
+                (session.core.one_way() == 0).then_some(())
+            });
+        }
+    }
+}
+
+/// A call that has ended.
+pub(super) enum Ended {
+    /// Its outcome; the slot is held until it is released.
+    Slot(u32, Outcome),
+    /// Its outcome and payload; the slot has been another call's since.
+    Stashed(Stashed),
+}
+
+/// Looks at a session until there is what is looked for: a client, as the party that is driven.
+struct Look<'a, F> {
+    session: &'a mut Session,
+    find: F,
+    until_ns: u64,
+    checked_ns: u64,
+    check: bool,
+}
+
+impl<T, F: FnMut(&mut Session, u64) -> Option<T>> Party for Look<'_, F> {
+    type Out = Option<T>;
+
+    #[inline]
+    fn turn(&mut self, now_ns: u64) -> Turn<Option<T>> {
+        if let Some(found) = (self.find)(self.session, now_ns) {
+            return Turn::Done(Some(found));
+        }
+        if self.check || now_ns.saturating_sub(self.checked_ns) > CHECK_NS {
+            (self.check, self.checked_ns) = (false, now_ns);
+            let attached = self.session.is_attached();
+            self.session.check_director();
+            if attached != self.session.is_attached() {
+                return Turn::Busy;
+            }
+        }
+        // Without a director nothing will ever come: what was open has ended.
+        if now_ns >= self.until_ns || !self.session.is_attached() {
+            return Turn::Done(None);
+        }
+        Turn::Idle
+    }
+
+    fn park(&mut self) {
+        self.session.core.park();
+    }
+
+    fn awake(&mut self) {
+        self.session.core.awake();
+        self.check = true;
+    }
+
+    fn wake_at_ns(&self) -> u64 {
+        self.session.core.next_deadline_ns().min(self.until_ns)
+    }
+}
+
+/// Whether trying again may help.
+fn may_pass(error: &Error) -> bool {
+    matches!(error, Error::NoDirector { .. } | Error::DirectorGone(_) | Error::System { .. })
+        || matches!(error, Error::Refused { status: Status::Busy, .. })
+}
+
+/// A call that could not be sent.
+pub(super) fn not_sent(error: Error) -> CallError {
+    let message = match &error {
+        Error::Refused { message, .. } => message.clone(),
+        error => error.to_string(),
+    };
+    CallError::not_sent(error.status(), message)
+}
+
+/// On CLOCK_MONOTONIC, from now on.
+pub(super) fn deadline_ns(deadline: Option<Instant>) -> u64 {
+    match deadline {
+        Some(at) => crate::waiting::to_ns(at),
+        None => now_ns() + limits::DEADLINE_DEFAULT_NS,
+    }
+}

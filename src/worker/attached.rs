@@ -1,0 +1,346 @@
+//! A worker's side of one director: its core, its memory, and the sessions that it may answer.
+//!
+//! When the director is gone, the worker serves what its ring still holds, then attaches to the next one with fresh
+//! memory. Requests that it has begun belong to the side that they came from, and are answered there.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::core::{Begun, Effects, Taken, WorkerCore};
+use crate::bus::Bus;
+use crate::control::greeting::{greet, unexpected};
+use crate::control::message::{FromDirector, Role, ToDirector};
+use crate::control::name::Name;
+use crate::control::socket::{Channel, Received};
+use crate::error::{Error, Fault, Status};
+use crate::identity::Identity;
+use crate::layout::{HEAD, LINE, Place, Record, ReplyHead, SessionShape, WORD_REPLY_AT, WorkShape};
+use crate::layout::{flag, place, reply_flag, reply_place};
+use crate::memory::named::check_read_only;
+use crate::memory::sealed::{self, Kind};
+use crate::memory::{Doorbell, Mapped, Ro, Rw};
+use crate::shared::Shared;
+use crate::waiting::{Waiter, now_ns};
+
+/// How long a director may take to answer on the control socket.
+const ANSWER_NS: u64 = 5_000_000_000;
+
+/// What is rung: clients by their session's index, and the director.
+struct Bells {
+    clients: Vec<Option<Doorbell>>,
+    director: Doorbell,
+}
+
+impl Effects for Bells {
+    fn ring_client(&mut self, session_index: u16) {
+        if let Some(Some(bell)) = self.clients.get(usize::from(session_index)) {
+            bell.ring();
+        }
+    }
+
+    fn ring_director(&mut self) {
+        self.director.ring();
+    }
+
+    fn clock_ns(&mut self) -> u64 {
+        now_ns()
+    }
+}
+
+/// What else a worker knows of a session.
+#[derive(Clone, Copy)]
+struct About {
+    shape: SessionShape,
+    caller: Identity,
+}
+
+/// One attachment.
+pub struct Attached {
+    core: WorkerCore<Mapped>,
+    bells: Bells,
+    sessions: Vec<Option<About>>,
+    own: Doorbell,
+    /// `None` once the director is gone.
+    channel: Option<Channel>,
+    control_read: u64,
+    /// Answers to Provide and Withdraw that came while something else was awaited.
+    provided: Vec<(Status, String)>,
+}
+
+impl Attached {
+    /// Attaches with fresh memory. Blocks for two round trips on a socket.
+    pub fn attach(bus: &Bus, shape: WorkShape, waiter: &Waiter) -> Result<Attached, Error> {
+        let channel = greet(bus, Role::Worker)?;
+        let (work, progress) = (shape.work(), shape.progress());
+        let page_bytes = progress.words as u64 * 8;
+        let (page, page_fd) =
+            sealed::create("trine progress page", page_bytes, page_bytes, Kind::WriterOnly)?;
+        let own = Doorbell::new()?;
+        let open = ToDirector::OpenWorker { worker: 0, credential: [0; 2], taken: 0, shape };
+        let presented = channel.send_message(&open, &[page_fd.as_fd(), own.as_fd()]);
+        presented.map_err(Error::io("presenting the worker"))?;
+        let (FromDirector::WorkerOpened { worker, start, .. }, fds) = channel.answer(ANSWER_NS)? else {
+            return Err(unexpected());
+        };
+        let Ok([work_fd, director]) = <[OwnedFd; 2]>::try_from(fds) else { return Err(unexpected()) };
+        let work_bytes = work.words as u64 * 8;
+        check_read_only(&work_fd, "work segment", work_bytes)?;
+        let work = sealed::map_ro(&work_fd, work_bytes, work.words)?;
+        waiter.add_doorbell(&own, 0)?;
+        waiter.add_socket(&channel, 0)?;
+        Ok(Attached {
+            core: WorkerCore::new(worker, shape, start, work, page),
+            bells: Bells { clients: Vec::new(), director: Doorbell::from_fd(director)? },
+            sessions: Vec::new(),
+            own,
+            channel: Some(channel),
+            control_read: 0,
+            provided: Vec::new(),
+        })
+    }
+
+    /// The worker's id on its bus.
+    pub fn id(&self) -> u64 {
+        self.core.id()
+    }
+
+    /// Whether there is a director at the other end, as far as is known.
+    pub fn is_attached(&self) -> bool {
+        self.channel.is_some()
+    }
+
+    /// The doorbell that others ring.
+    pub fn doorbell(&self) -> &Doorbell {
+        &self.own
+    }
+
+    /// How many requests have been answered.
+    pub fn completed(&self) -> u64 {
+        self.core.completed()
+    }
+
+    /// Takes the next request. A ring that can't be is the director's fault: it is left.
+    #[inline]
+    pub fn take(&mut self, now_ns: u64) -> Taken {
+        match self.core.take(now_ns, &mut self.bells) {
+            Ok(taken) => taken,
+            Err(fault) => {
+                tracing::error!(%fault, "the director's work ring is broken: leaving it");
+                self.channel = None;
+                Taken::Nothing
+            }
+        }
+    }
+
+    /// Announces a sleep.
+    pub fn park(&mut self) {
+        self.core.park();
+    }
+
+    /// Takes that back.
+    pub fn awake(&mut self) {
+        self.core.awake();
+    }
+
+    /// Whether the director says that it has sent something.
+    #[inline]
+    pub fn has_control(&self) -> bool {
+        self.core.control_sequence() != self.control_read
+    }
+
+    /// Reads the control socket to its end.
+    pub fn read_control(&mut self) {
+        self.control_read = self.core.control_sequence();
+        while let Some(channel) = &self.channel {
+            match channel.receive_message::<FromDirector>() {
+                Ok(Received::Nothing) => return,
+                Ok(Received::Message(message, fds)) => self.obey(message, fds),
+                Ok(Received::Closed) => self.channel = None,
+                Ok(Received::Fault(fault)) => {
+                    tracing::error!(%fault, "the director broke the protocol: leaving it");
+                    self.channel = None;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a session could not be received");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn obey(&mut self, message: FromDirector, fds: Vec<OwnedFd>) {
+        match message {
+            FromDirector::MapSession { index, session, shape, uid, gid, pid } => {
+                let mapped = self.map(index, session, shape, Identity { uid, gid, pid }, fds);
+                if let Err(error) = &mapped {
+                    tracing::warn!(%error, session, "a session could not be mapped");
+                }
+                self.send(&ToDirector::SessionMapped { index, accepted: mapped.is_ok() });
+            }
+            FromDirector::UnmapSession { index } => {
+                if self.core.retire_session(index) {
+                    self.unmapped(index);
+                }
+            }
+            FromDirector::Provided { status, message } => self.provided.push((status, message)),
+            _ => {}
+        }
+    }
+
+    fn map(
+        &mut self,
+        index: u16,
+        session: u64,
+        shape: SessionShape,
+        caller: Identity,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(), Error> {
+        let Ok([outbox, inbox, client]) = <[OwnedFd; 3]>::try_from(fds) else { return Err(unexpected()) };
+        if !shape.is_valid() {
+            let why = "its sizes are out of bounds".into();
+            return Err(Fault::Descriptor { what: "session", why }.into());
+        }
+        let (out, at) = (shape.outbox(), shape.inbox());
+        let (out_rings, in_rings) = (out.words as u64 * 8, at.words as u64 * 8);
+        let (out_bytes, in_bytes) = (out_rings + out.arena_bytes, in_rings + at.arena_bytes);
+        sealed::check(&outbox, "outbox", out_bytes, out_rings, Kind::WriterOnly)?;
+        sealed::check(&inbox, "inbox", in_bytes, in_rings, Kind::ReadWrite)?;
+        let client = Doorbell::from_fd(client)?;
+        let outbox = sealed::map_ro(&outbox, out_bytes, out.words)?;
+        let inbox = sealed::map_rw(&inbox, in_bytes, at.words)?;
+        self.core.map_session(index, session, shape, outbox, inbox);
+        let i = usize::from(index);
+        if i >= self.sessions.len() {
+            self.sessions.resize(i + 1, None);
+            self.bells.clients.resize_with(i + 1, || None);
+        }
+        self.sessions[i] = Some(About { shape, caller });
+        self.bells.clients[i] = Some(client);
+        Ok(())
+    }
+
+    /// A session's memory is unmapped: the director may give its index to another.
+    fn unmapped(&mut self, index: u16) {
+        let i = usize::from(index);
+        if i < self.sessions.len() {
+            (self.sessions[i], self.bells.clients[i]) = (None, None);
+        }
+        self.send(&ToDirector::SessionUnmapped { index });
+    }
+
+    fn send(&mut self, message: &ToDirector) {
+        if let Some(channel) = &self.channel
+            && channel.send_message(message, &[]).is_err()
+        {
+            // It reads nothing any more: as good as gone.
+            self.channel = None;
+        }
+    }
+
+    /// Says something and waits for the answer, which comes in order. Blocks for a round trip on a socket.
+    fn ask(&mut self, message: &ToDirector) -> Result<(), Error> {
+        self.send(message);
+        let until_ns = now_ns() + ANSWER_NS;
+        loop {
+            self.read_control();
+            if !self.provided.is_empty() {
+                return match self.provided.remove(0) {
+                    (Status::Ok, _) => Ok(()),
+                    (status, message) => Err(Error::Refused { status, message }),
+                };
+            }
+            let waited = self.channel.as_ref().map(|channel| channel.wait_readable(until_ns));
+            match waited {
+                Some(waited) if now_ns() < until_ns => waited.map(|_| ())?,
+                _ => return Err(Error::DirectorGone(std::time::Duration::from_nanos(ANSWER_NS))),
+            }
+        }
+    }
+
+    /// This worker provides a service from now on.
+    pub fn provide(&mut self, service: &Name, first: u16, operations: &[Name]) -> Result<(), Error> {
+        let (service, operations) = (service.clone(), operations.to_vec());
+        self.ask(&ToDirector::Provide { service, first, operations })
+    }
+
+    /// No more.
+    pub fn withdraw(&mut self, service: &Name) -> Result<(), Error> {
+        self.ask(&ToDirector::Withdraw { service: service.clone() })
+    }
+
+    /// Takes nothing more: what stands in the ring goes to others.
+    pub fn leave(&mut self) {
+        let taken = self.core.taken();
+        self.send(&ToDirector::Leave { taken });
+        self.channel = None;
+    }
+
+    fn about(&self, begun: &Begun) -> Option<&About> {
+        self.sessions.get(usize::from(begun.request.session_index))?.as_ref()
+    }
+
+    /// Who asks.
+    pub fn caller(&self, begun: &Begun) -> Identity {
+        self.about(begun).map_or(Identity { uid: u32::MAX, gid: u32::MAX, pid: 0 }, |about| about.caller)
+    }
+
+    /// Whether the caller has given the call up.
+    pub fn is_cancelled(&self, begun: &Begun) -> bool {
+        self.core.is_cancelled(begun)
+    }
+
+    /// A request's payload. Empty if the client has said that it lies where it can't.
+    pub fn payload<'a>(&self, begun: &Begun) -> Shared<'a> {
+        let len = begun.request.len as usize;
+        let within = match place(len, begun.request.flags) {
+            Place::Head => Some(Shared::in_record(&begun.record, 6, len)),
+            Place::Tail => Some(Shared::in_record(&begun.record, HEAD, len)),
+            Place::Arena => self.core.memory(begun).and_then(|(outbox, _): (&Ro, &Rw)| {
+                Shared::in_outbox(outbox, begun.record[crate::layout::WORD_PAYLOAD_AT], len)
+            }),
+        };
+        within.unwrap_or_else(|| Shared::private(Vec::new()))
+    }
+
+    /// Where a reply of `len` bytes that does not fit the record is to be written.
+    pub fn buffer(&self, begun: &Begun) -> Option<(Rw, u64)> {
+        let at = if begun.request.flags & flag::REPLY_AT != 0 {
+            begun.record[WORD_REPLY_AT]
+        } else {
+            let shape = self.about(begun)?.shape;
+            let slot = begun.request.ticket & u64::from(shape.slots - 1);
+            slot * u64::from(shape.reply_capacity)
+        };
+        let (_, inbox) = self.core.memory(begun)?;
+        Some((inbox.clone(), at))
+    }
+
+    /// Answers with bytes, which are copied once, to where the client reads them.
+    pub fn answer(&mut self, begun: Begun, status: Status, code: u32, bytes: &[u8]) {
+        let mut record: Record = [0; LINE];
+        let traced = begun.request.flags & flag::TRACED != 0;
+        let flags = if traced { reply_flag::TRACED } else { 0 };
+        let len = bytes.len() as u64;
+        let words = match reply_place(len, flags) {
+            _ if len > u64::from(begun.request.capacity) => {
+                return self.finish(begun, Status::ReplyTooLarge, 0, len, &mut record);
+            }
+            Place::Head => 4..HEAD,
+            Place::Tail => HEAD..LINE,
+            Place::Arena => {
+                let wrote = self.buffer(&begun).and_then(|(inbox, at)| inbox.write(at, bytes));
+                let status = if wrote.is_some() { status } else { Status::Fault };
+                return self.finish(begun, status, code, len, &mut record);
+            }
+        };
+        bytemuck::cast_slice_mut(&mut record[words])[..bytes.len()].copy_from_slice(bytes);
+        self.finish(begun, status, code, len, &mut record);
+    }
+
+    /// Publishes the reply: what does not fit the record has been written.
+    pub fn finish(&mut self, begun: Begun, status: Status, code: u32, len: u64, record: &mut Record) {
+        let head = ReplyHead { status: status as u16, code, len, ..ReplyHead::default() };
+        if let Some(index) = self.core.reply(begun, head, record, &mut self.bells) {
+            self.unmapped(index);
+        }
+    }
+}

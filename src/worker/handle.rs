@@ -1,0 +1,398 @@
+//! What a program serves with.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use slab::Slab;
+
+use super::attached::Attached;
+use super::core::{Begun, Taken};
+use super::request::{Request, Served};
+use crate::bus::Bus;
+use crate::control::name::Name;
+use crate::core::{Party, Turn, block_on};
+use crate::error::{Error, Status};
+use crate::layout::WorkShape;
+use crate::limits;
+use crate::memory::{Doorbell, Fork};
+use crate::waiting::{Until, Waiter, Waiting};
+
+/// How often a worker that doesn't sleep looks whether its director is still there.
+const CHECK_NS: u64 = 1_000_000;
+/// How often a worker without a director looks for one.
+const ATTACH_NS: u64 = 10_000_000;
+
+/// What can be chosen when a worker attaches.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct WorkerOptions {
+    /// What it does while it has nothing to do.
+    pub waiting: Waiting,
+    /// Slots of its ring, a power of two: it may have one less in its hands.
+    pub slots: u32,
+}
+
+impl Default for WorkerOptions {
+    fn default() -> Self {
+        WorkerOptions { waiting: Waiting::default(), slots: limits::WORK_SLOTS_DEFAULT }
+    }
+}
+
+impl WorkerOptions {
+    /// See [`waiting`](Self::waiting).
+    pub fn waiting(mut self, waiting: Waiting) -> Self {
+        self.waiting = waiting;
+        self
+    }
+
+    /// See [`slots`](Self::slots).
+    pub fn slots(mut self, slots: u32) -> Self {
+        self.slots = slots;
+        self
+    }
+}
+
+/// A worker on a bus. It may be sent to another thread, and is used by one at a time; a process can have several.
+pub struct Worker {
+    pub(super) inner: RefCell<Inner>,
+    stop: Arc<Stop>,
+    fork: Fork,
+}
+
+/// Asks a worker to stop, from any thread.
+#[derive(Clone)]
+pub struct Stopper(Arc<Stop>);
+
+struct Stop {
+    asked: AtomicBool,
+    bell: Doorbell,
+}
+
+impl Stopper {
+    /// The worker's `next` and `serve` return, now and from now on. Returns at once.
+    pub fn stop(&self) {
+        self.0.asked.store(true, Ordering::Release); // pairs with the acquire in is_asked
+        self.0.bell.ring();
+    }
+}
+
+impl Stop {
+    fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Acquire) // pairs with the release in Stopper::stop
+    }
+}
+
+/// A service that this worker provides.
+struct Service {
+    name: Name,
+    first: u16,
+    operations: Vec<Name>,
+}
+
+/// A worker's state. Borrowed for the length of one operation; never across a call of the program's own code.
+pub(super) struct Inner {
+    bus: Bus,
+    shape: WorkShape,
+    waiter: Waiter,
+    /// The attachment that work comes from, and its number.
+    attached: (u32, Attached),
+    /// Those whose director is gone, as long as something of them is not answered.
+    old: Vec<(u32, Attached)>,
+    /// Requests that have begun, and the number of their attachment.
+    pub begun: Slab<(u32, Begun)>,
+    services: Vec<Service>,
+    next_operation: u16,
+    /// By the worker's own number: which service and operation.
+    names: HashMap<u16, (Name, Name)>,
+    attach_at_ns: u64,
+}
+
+impl Worker {
+    pub(crate) fn attach(bus: &Bus, options: WorkerOptions) -> Result<Worker, Error> {
+        let fork = Fork::mark()?;
+        let shape = WorkShape { slots: options.slots };
+        if !shape.is_valid() {
+            let bounds = format!("a power of two from 2 to {}", limits::WORK_SLOTS_MAX);
+            return Err(Error::Option { what: "slots", value: u64::from(options.slots), bounds });
+        }
+        let waiter = Waiter::new(options.waiting, 8)?;
+        let stop = Arc::new(Stop { asked: AtomicBool::new(false), bell: Doorbell::new()? });
+        waiter.add_doorbell(&stop.bell, 0)?;
+        let attached = (0, Attached::attach(bus, shape, &waiter)?);
+        let inner = Inner {
+            bus: bus.clone(),
+            shape,
+            waiter,
+            attached,
+            old: Vec::new(),
+            begun: Slab::new(),
+            services: Vec::new(),
+            next_operation: 0,
+            names: HashMap::new(),
+            attach_at_ns: 0,
+        };
+        Ok(Worker { inner: RefCell::new(inner), stop, fork })
+    }
+
+    /// The worker's id on its bus, as replies carry it.
+    pub fn id(&self) -> u64 {
+        self.inner.borrow().attached.1.id()
+    }
+
+    /// Provides a service from now on: its requests come to this worker, and to others that provide it. A second
+    /// time replaces the operations. Blocks for a round trip on a socket.
+    ///
+    /// # Errors
+    /// [`Error::Name`], [`Error::Refused`], [`Error::Option`] for too many operations.
+    pub fn provide(&self, service: &str, operations: &[&str]) -> Result<(), Error> {
+        self.check_fork()?;
+        let name = Name::new("service", service)?;
+        let operations: Result<Vec<Name>, Error> =
+            operations.iter().map(|o| Name::new("operation", o)).collect();
+        self.inner.borrow_mut().provide(name, operations?)
+    }
+
+    /// Provides it no more. What was given to this worker already it still serves. Blocks for a round trip.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with NO_SUCH_SERVICE, if it never did.
+    pub fn withdraw(&self, service: &str) -> Result<(), Error> {
+        self.check_fork()?;
+        let name = Name::new("service", service)?;
+        let mut inner = self.inner.borrow_mut();
+        inner.services.retain(|s| s.name != name);
+        inner.attached.1.withdraw(&name)
+    }
+
+    /// The next request, in the order in which they came. `None`: none came in time.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] once the worker was asked to stop.
+    pub fn next(&self, until: Until) -> Result<Option<Request<'_>>, Error> {
+        self.check_fork()?;
+        let mut inner = self.inner.borrow_mut();
+        let until_ns = until.ns();
+        loop {
+            if self.stop.is_asked() {
+                return Err(Error::Interrupted);
+            }
+            match inner.look(&self.stop, until_ns)? {
+                Found::Begun(begun) => {
+                    let number = inner.attached.0;
+                    let key = inner.begun.insert((number, begun));
+                    return Ok(Some(Request::new(self, key)));
+                }
+                Found::Detached if inner.attach_again()? => {}
+                Found::Detached if crate::waiting::now_ns() < until_ns => {
+                    let wake_ns = until_ns.min(inner.attach_at_ns);
+                    crate::core::Os::sleep(&mut inner.waiter, wake_ns);
+                }
+                Found::Detached | Found::Nothing => return Ok(None),
+                Found::Stopped => return Err(Error::Interrupted),
+            }
+        }
+    }
+
+    /// Serves until it is stopped. A request that the handler drops, or in which it panics, is answered
+    /// WORKER_ERROR; a panic does not end the worker.
+    ///
+    /// # Errors
+    /// What [`next`](Self::next) can't go on after.
+    pub fn serve(&self, mut handler: impl FnMut(Request<'_>) -> Served) -> Result<(), Error> {
+        loop {
+            match self.next(Until::Forever) {
+                Ok(Some(request)) => {
+                    // Whatever the handler leaves half done is its own; the worker's state is not borrowed now.
+                    let served = catch_unwind(AssertUnwindSafe(|| handler(request)));
+                    if served.is_err() {
+                        tracing::error!("a handler panicked; its request was answered WORKER_ERROR");
+                    }
+                }
+                Ok(None) => {}
+                Err(Error::Interrupted) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// What stops it, from another thread.
+    pub fn stopper(&self) -> Stopper {
+        Stopper(self.stop.clone())
+    }
+
+    /// Requests answered since it attached.
+    pub fn completed(&self) -> u64 {
+        self.inner.borrow().attached.1.completed()
+    }
+
+    fn check_fork(&self) -> Result<(), Error> {
+        if self.fork.is_child() { Err(Error::Forked) } else { Ok(()) }
+    }
+
+    pub(super) fn is_forked(&self) -> bool {
+        self.fork.is_child()
+    }
+}
+
+impl Drop for Worker {
+    /// Answers what was begun and forgotten, and leaves in good order: what it never began goes to other workers.
+    fn drop(&mut self) {
+        if self.fork.is_child() {
+            return;
+        }
+        let inner = self.inner.get_mut();
+        let keys: Vec<usize> = inner.begun.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            inner.answer(key, Status::WorkerError, 0, b"the worker went away without an answer");
+        }
+        inner.attached.1.leave();
+    }
+}
+
+impl Inner {
+    fn provide(&mut self, name: Name, operations: Vec<Name>) -> Result<(), Error> {
+        let count = operations.len();
+        let most = limits::OPERATIONS_MAX.min(usize::from(u16::MAX - self.next_operation));
+        if count == 0 || count > most {
+            let bounds = format!("1 to {most}");
+            return Err(Error::Option { what: "the number of operations", value: count as u64, bounds });
+        }
+        let first = self.next_operation;
+        self.attached.1.provide(&name, first, &operations)?;
+        self.next_operation += count as u16;
+        for (i, operation) in operations.iter().enumerate() {
+            self.names.insert(first + i as u16, (name.clone(), operation.clone()));
+        }
+        self.services.retain(|s| s.name != name);
+        self.services.push(Service { name, first, operations });
+        Ok(())
+    }
+
+    /// Service and operation of a request.
+    pub fn names_of(&self, key: usize) -> Option<(Name, Name)> {
+        let (_, begun) = self.begun.get(key)?;
+        self.names.get(&(begun.request.operation as u16)).cloned()
+    }
+
+    fn look(&mut self, stop: &Stop, until_ns: u64) -> Result<Found, Error> {
+        let attached = &mut self.attached.1;
+        let mut look = Look { attached, stop, until_ns, checked_ns: 0, check: false };
+        Ok(block_on(&mut look, &mut self.waiter))
+    }
+
+    /// Attaches to the next director, if there is one. Returns whether there was.
+    fn attach_again(&mut self) -> Result<bool, Error> {
+        let now_ns = crate::waiting::now_ns();
+        if now_ns < self.attach_at_ns {
+            return Ok(false);
+        }
+        self.attach_at_ns = now_ns + ATTACH_NS;
+        let attached = match Attached::attach(&self.bus, self.shape, &self.waiter) {
+            Ok(attached) => attached,
+            Err(error @ (Error::ProtocolMismatch { .. } | Error::NotASocket { .. })) => return Err(error),
+            Err(_) => return Ok(false),
+        };
+        self.waiter.remove(self.attached.1.doorbell());
+        let number = self.attached.0 + 1;
+        let old = std::mem::replace(&mut self.attached, (number, attached));
+        self.old.push(old);
+        let begun = &self.begun;
+        self.old.retain(|(number, _)| begun.iter().any(|(_, (n, _))| n == number));
+        for service in &self.services {
+            self.attached.1.provide(&service.name, service.first, &service.operations)?;
+        }
+        Ok(true)
+    }
+
+    /// A request that has begun, and the attachment that it came from.
+    pub fn of(&self, key: usize) -> Option<(&Attached, &Begun)> {
+        let (number, begun) = self.begun.get(key)?;
+        let attached = if *number == self.attached.0 {
+            &self.attached.1
+        } else {
+            &self.old.iter().find(|(n, _)| n == number)?.1
+        };
+        Some((attached, begun))
+    }
+
+    /// Takes a request out, to answer it.
+    pub fn take(&mut self, key: usize) -> Option<(&mut Attached, Begun)> {
+        let (number, begun) = self.begun.try_remove(key)?;
+        let attached = if number == self.attached.0 {
+            &mut self.attached.1
+        } else {
+            &mut self.old.iter_mut().find(|(n, _)| *n == number)?.1
+        };
+        Some((attached, begun))
+    }
+
+    /// Answers a request.
+    #[inline]
+    pub fn answer(&mut self, key: usize, status: Status, code: u32, bytes: &[u8]) {
+        if let Some((attached, begun)) = self.take(key) {
+            attached.answer(begun, status, code, bytes);
+        }
+    }
+}
+
+/// Why a worker's look has ended.
+enum Found {
+    Begun(Begun),
+    /// The time has come.
+    Nothing,
+    /// The director is gone, and the ring it left is empty.
+    Detached,
+    Stopped,
+}
+
+/// A worker that looks for its next request, as the party that is driven.
+struct Look<'a> {
+    attached: &'a mut Attached,
+    stop: &'a Stop,
+    until_ns: u64,
+    checked_ns: u64,
+    check: bool,
+}
+
+impl Party for Look<'_> {
+    type Out = Found;
+
+    #[inline]
+    fn turn(&mut self, now_ns: u64) -> Turn<Found> {
+        match self.attached.take(now_ns) {
+            Taken::Begun(begun) => return Turn::Done(Found::Begun(begun)),
+            Taken::Skipped => return Turn::Busy,
+            Taken::Nothing => {}
+        }
+        if self.check || self.attached.has_control() || now_ns.saturating_sub(self.checked_ns) > CHECK_NS {
+            (self.check, self.checked_ns) = (false, now_ns);
+            self.attached.read_control();
+        }
+        if self.stop.is_asked() {
+            return Turn::Done(Found::Stopped);
+        }
+        if !self.attached.is_attached() {
+            return Turn::Done(Found::Detached);
+        }
+        if now_ns >= self.until_ns {
+            return Turn::Done(Found::Nothing);
+        }
+        Turn::Idle
+    }
+
+    fn park(&mut self) {
+        self.attached.park();
+    }
+
+    fn awake(&mut self) {
+        self.attached.awake();
+        self.check = true;
+    }
+
+    fn wake_at_ns(&self) -> u64 {
+        self.until_ns
+    }
+}

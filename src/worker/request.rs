@@ -1,0 +1,198 @@
+//! A request in a worker's hands: the right, and the duty, to answer it.
+
+use std::time::Instant;
+
+use super::handle::Worker;
+use crate::error::Status;
+use crate::identity::Identity;
+use crate::layout::{HEAD, LINE, Place, flag, reply_flag, reply_place};
+use crate::limits;
+use crate::memory::Rw;
+use crate::shared::Shared;
+use crate::waiting::to_instant;
+
+/// Proof that a request was answered, or kept to be answered later.
+#[must_use = "return it from the handler"]
+#[derive(Debug)]
+pub struct Served(());
+
+/// A request that has begun. It is answered once: by a method that takes it, or, if it is dropped, by WORKER_ERROR.
+/// One that was forgotten is answered when its worker goes.
+#[must_use = "dropping it answers WORKER_ERROR"]
+pub struct Request<'w> {
+    worker: &'w Worker,
+    key: usize,
+    answered: bool,
+}
+
+/// A request that is to be answered later: keep as many as you like, and answer them in any order.
+pub type Kept<'w> = Request<'w>;
+
+impl<'w> Request<'w> {
+    pub(super) fn new(worker: &'w Worker, key: usize) -> Self {
+        Request { worker, key, answered: false }
+    }
+
+    fn with<T>(&self, look: impl FnOnce(&super::attached::Attached, &super::core::Begun) -> T) -> Option<T> {
+        let inner = self.worker.inner.borrow();
+        inner.of(self.key).map(|(attached, begun)| look(attached, begun))
+    }
+
+    /// The service that it asks for.
+    pub fn service(&self) -> String {
+        let names = self.worker.inner.borrow().names_of(self.key);
+        names.map(|(service, _)| service.as_str().to_owned()).unwrap_or_default()
+    }
+
+    /// The operation that it asks for.
+    pub fn operation(&self) -> String {
+        let names = self.worker.inner.borrow().names_of(self.key);
+        names.map(|(_, operation)| operation.as_str().to_owned()).unwrap_or_default()
+    }
+
+    /// Whether it asks for this operation. Allocates nothing.
+    pub fn is(&self, operation: &str) -> bool {
+        let names = self.worker.inner.borrow().names_of(self.key);
+        names.is_some_and(|(_, o)| o.as_str() == operation)
+    }
+
+    /// The payload.
+    pub fn bytes(&self) -> Shared<'_> {
+        let bytes = self.with(|attached, begun| attached.payload(begun));
+        bytes.unwrap_or_else(|| Shared::private(Vec::new()))
+    }
+
+    /// Who asks: as the kernel told the director.
+    pub fn caller(&self) -> Identity {
+        let nobody = Identity { uid: u32::MAX, gid: u32::MAX, pid: 0 };
+        self.with(|attached, begun| attached.caller(begun)).unwrap_or(nobody)
+    }
+
+    /// When its caller will have stopped waiting.
+    pub fn deadline(&self) -> Option<Instant> {
+        let deadline_ns = self.with(|_, begun| begun.request.deadline_ns)?;
+        (deadline_ns != 0).then(|| to_instant(deadline_ns))
+    }
+
+    /// Whether its caller has given it up, or is gone: no use going on.
+    pub fn is_cancelled(&self) -> bool {
+        self.with(|attached, begun| attached.is_cancelled(begun)).unwrap_or(true)
+    }
+
+    /// How many bytes the reply may have.
+    pub fn capacity(&self) -> usize {
+        self.with(|_, begun| begun.request.capacity as usize).unwrap_or(0)
+    }
+
+    /// Answers. The bytes are copied once, to where the client reads them. More than there is room for gives the
+    /// caller REPLY_TOO_LARGE, with what is needed.
+    pub fn reply(mut self, bytes: &[u8]) -> Served {
+        self.answered = true;
+        self.worker.inner.borrow_mut().answer(self.key, Status::Ok, 0, bytes);
+        Served(())
+    }
+
+    /// Answers with `len` bytes that `fill` writes in place: where the client reads them, if they are more than 64.
+    pub fn reply_with(mut self, len: usize, fill: impl FnOnce(&mut SharedMut<'_>)) -> Served {
+        let traced = self.with(|_, begun| begun.request.flags & flag::TRACED != 0).unwrap_or(false);
+        let flags = if traced { reply_flag::TRACED } else { 0 };
+        let mut small = [0; (LINE - HEAD) * 8];
+        if len > self.capacity() || reply_place(len as u64, flags) != Place::Arena {
+            if len <= self.capacity() {
+                fill(&mut SharedMut { target: Target::Small(&mut small[..len]), len });
+                return self.reply(&small[..len]);
+            }
+            return self.too_large(len);
+        }
+        let buffer = self.with(|attached, begun| attached.buffer(begun)).flatten();
+        // Where the client has said that the buffer lies where it can't.
+        let Some((inbox, at)) = buffer.filter(|(inbox, at)| inbox.ptr(*at, len).is_some()) else {
+            return self.fail(0, "the reply buffer is not within the inbox");
+        };
+        fill(&mut SharedMut { target: Target::Inbox(inbox, at), len });
+        self.answered = true;
+        let mut inner = self.worker.inner.borrow_mut();
+        if let Some((attached, begun)) = inner.take(self.key) {
+            attached.finish(begun, Status::Ok, 0, len as u64, &mut [0; LINE]);
+        }
+        Served(())
+    }
+
+    fn too_large(mut self, len: usize) -> Served {
+        self.answered = true;
+        let mut inner = self.worker.inner.borrow_mut();
+        if let Some((attached, begun)) = inner.take(self.key) {
+            attached.finish(begun, Status::ReplyTooLarge, 0, len as u64, &mut [0; LINE]);
+        }
+        Served(())
+    }
+
+    /// Answers WORKER_ERROR, with a number of your own and a short message (1 KiB; what is longer is cut).
+    pub fn fail(mut self, code: u32, message: &str) -> Served {
+        self.answered = true;
+        let most = limits::MESSAGE_MAX.min(self.capacity());
+        let end = (0..=most.min(message.len())).rev().find(|&end| message.is_char_boundary(end));
+        let message = &message[..end.unwrap_or(0)];
+        let mut inner = self.worker.inner.borrow_mut();
+        inner.answer(self.key, Status::WorkerError, code, message.as_bytes());
+        Served(())
+    }
+
+    /// Keeps it, to be answered later: the handler returns, and the next request comes.
+    pub fn keep(self) -> (Served, Kept<'w>) {
+        (Served(()), self)
+    }
+}
+
+impl Drop for Request<'_> {
+    fn drop(&mut self) {
+        if self.answered || self.worker.is_forked() {
+            return;
+        }
+        let why: &[u8] = if std::thread::panicking() {
+            b"the worker's handler panicked"
+        } else {
+            b"the worker dropped the request"
+        };
+        // A drop while the worker is borrowed can't be: the program's own code never runs then.
+        if let Ok(mut inner) = self.worker.inner.try_borrow_mut() {
+            inner.answer(self.key, Status::WorkerError, 0, why);
+        }
+    }
+}
+
+enum Target<'a> {
+    Small(&'a mut [u8]),
+    Inbox(Rw, u64),
+}
+
+/// Room for a reply, to be written in place. The client can read it, and write it too: so it is written only.
+pub struct SharedMut<'a> {
+    target: Target<'a>,
+    len: usize,
+}
+
+impl SharedMut<'_> {
+    /// How many bytes there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Writes bytes from `at` on; what would be beyond the end is cut.
+    pub fn write_at(&mut self, at: usize, bytes: &[u8]) {
+        let count = self.len.saturating_sub(at).min(bytes.len());
+        match &mut self.target {
+            Target::Small(small) if count > 0 => small[at..at + count].copy_from_slice(&bytes[..count]),
+            Target::Small(_) => {}
+            Target::Inbox(inbox, offset) => {
+                // Within the arena, as was checked when this was made.
+                let _ = inbox.write(*offset + at as u64, &bytes[..count]);
+            }
+        }
+    }
+}
