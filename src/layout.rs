@@ -310,7 +310,15 @@ impl SessionShape {
         let replies = verdict + up(self.slots as usize, LINE);
         let words = up(replies + self.slots as usize * LINE, PAGE);
         let own = (u64::from(self.slots) * u64::from(self.reply_capacity)).next_multiple_of(4096);
-        Inbox { polled: 0, notices, verdict, replies, words, own_bytes: own, arena_bytes: own + self.reply_arena }
+        Inbox {
+            polled: 0,
+            notices,
+            verdict,
+            replies,
+            words,
+            own_bytes: own,
+            arena_bytes: own + self.reply_arena,
+        }
     }
 }
 
