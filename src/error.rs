@@ -121,7 +121,9 @@ impl Status {
             Status::DeadlineExceeded => "the call's deadline passed",
             Status::Cancelled => "the call was given up",
             Status::ReplyTooLarge => "the result does not fit the reply buffer; ask for a larger one",
-            Status::RequestTooLarge => "the request does not fit the arena; send less, or make the arena larger",
+            Status::RequestTooLarge => {
+                "the request does not fit the arena; send less, or make the arena larger"
+            }
             Status::WouldBlock => "it can't be done without waiting: all slots or buffers are in use",
             Status::Busy => "too many calls wait on this route already; try again later",
             Status::WorkerDied => "the worker died after it had begun; the operation may have run",
@@ -267,6 +269,19 @@ pub enum Error {
         /// What was to be one.
         path: PathBuf,
     },
+    /// A path that a bus can't have, or a folder that a director can't trust.
+    #[error("the bus can't use {path}: {why}")]
+    Path {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it, and what would be right.
+        why: String,
+    },
+    /// The user has no folder for sockets and the like.
+    #[error(
+        "there is no folder for the bus: set XDG_RUNTIME_DIR, or TRINE_RUNTIME_DIR, to a folder of your own"
+    )]
+    NoRuntimeFolder,
     /// A director is there already.
     #[error("a director (pid {pid}) already serves the bus at {path}: stop it first, or use another bus")]
     BusTaken {
