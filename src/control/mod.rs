@@ -13,6 +13,7 @@
 
 pub(crate) mod message;
 pub(crate) mod name;
+pub(crate) mod socket;
 mod wire;
 
 pub(crate) use message::{FromDirector, Message, Role, ToDirector};
