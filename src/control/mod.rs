@@ -11,6 +11,7 @@
 //! This is the cold path: it allocates, makes system calls, and prefers plain checks to speed. Nothing in it blocks
 //! but [`socket::Channel::wait_readable`], and nothing a peer sends makes it panic.
 
+pub(crate) mod folder;
 pub(crate) mod message;
 pub(crate) mod name;
 pub(crate) mod socket;
