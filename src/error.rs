@@ -269,6 +269,19 @@ pub enum Error {
         /// What was to be one.
         path: PathBuf,
     },
+    /// A path that a bus can't have, or a folder that a director can't trust.
+    #[error("the bus can't use {path}: {why}")]
+    Path {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it, and what would be right.
+        why: String,
+    },
+    /// The user has no folder for sockets and the like.
+    #[error(
+        "there is no folder for the bus: set XDG_RUNTIME_DIR, or TRINE_RUNTIME_DIR, to a folder of your own"
+    )]
+    NoRuntimeFolder,
     /// A director is there already.
     #[error("a director (pid {pid}) already serves the bus at {path}: stop it first, or use another bus")]
     BusTaken {

@@ -1,6 +1,43 @@
 //! Trine: brokered calls between processes of one Linux host, in three messages through shared memory.
+//!
+//! ```text
+//!             1 request                      2 work
+//!   client ───────────────► director ───────────────► worker
+//!      ▲                                                 │
+//!      └───────────────────── 3 reply ───────────────────┘
+//! ```
+//! A [`Client`] calls an operation of a service by name. The [`Director`] knows who provides it, and passes the call
+//! on. The [`Worker`] writes the result straight into the client's memory.
+//!
+//! ```
+//! use trine::{Bus, ClientOptions, Director, DirectorOptions, WorkerOptions};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let bus = Bus::at(folder.path());
+//! let _director = Director::new(&bus, DirectorOptions::default())?.spawn()?;
+//!
+//! let worker = bus.worker(WorkerOptions::default())?;
+//! worker.provide("text", &["upper"])?;
+//! let stopper = worker.stopper();
+//! let serving = std::thread::spawn(move || {
+//!     worker.serve(|request| request.reply(&request.bytes().to_vec().to_ascii_uppercase()))
+//! });
+//!
+//! let client = bus.client(ClientOptions::default())?;
+//! let upper = client.route("text", "upper")?;
+//! assert_eq!(client.call(upper, b"three messages")?.bytes().to_vec(), b"THREE MESSAGES");
+//!
+//! stopper.stop();
+//! serving.join().expect("no panic")?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Where to read on: [`Client::call`] and [`Client::request`] for calls, [`Worker::serve`] and [`Request`] for
+//! serving, [`Status`] for how things end. The modules [`core`], [`client::core`](mod@client::core) and so on are the
+//! machinery: state machines without I/O, public so that the models and simulators outside this crate can run them.
 #![deny(unsafe_code)]
 
+mod bus;
 pub mod client;
 mod control;
 pub mod core;
@@ -9,9 +46,20 @@ mod error;
 mod identity;
 pub mod layout;
 pub mod limits;
-#[allow(unsafe_code, dead_code, unused_imports)]
+#[allow(unsafe_code)]
 mod memory;
+mod shared;
+mod waiting;
 pub mod worker;
 
+pub use bus::Bus;
+pub use client::call::{Draft, Hops, Loan, Pending, Reply};
+pub use client::handle::{Client, ClientOptions, Route, Ticket};
+pub use director::handle::{Director, DirectorHandle, DirectorOptions, DirectorStopper};
+pub use director::inspect::{Inspection, ServiceInfo, SessionInfo, WorkerInfo};
 pub use error::{CallError, Error, Fault, Status};
 pub use identity::Identity;
+pub use shared::{Reader, Shared};
+pub use waiting::{Until, Waiting};
+pub use worker::handle::{Stopper, Worker, WorkerOptions};
+pub use worker::request::{Kept, Request, Served, SharedMut};

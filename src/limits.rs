@@ -15,6 +15,14 @@ pub const OPERATIONS_MAX: usize = 64;
 /// Longest message of an application error, in bytes; what is longer is cut at a character boundary.
 pub const MESSAGE_MAX: usize = 1024;
 
+/// Longest control message, in bytes: it lies on the receiver's stack. The longest that exists is the row of a
+/// service with all its names and workers, 6.4 KiB.
+pub const MESSAGE_BYTES_MAX: usize = 8192;
+/// Descriptors that one control message carries at most: what is more is closed, and a fault of its sender.
+pub const MESSAGE_DESCRIPTORS_MAX: usize = 4;
+/// Workers that one row about a service names; a service with more of them has several rows.
+pub const ROW_WORKERS_MAX: usize = 256;
+
 /// Reply slots of a session: open calls, by default. A call holds its slot until its reply right has come back.
 pub const SLOTS_DEFAULT: u32 = 64;
 /// Most reply slots of a session.

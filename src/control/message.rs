@@ -1,0 +1,561 @@
+//! The control messages, as values.
+//!
+//! ```text
+//! client                     director                     worker
+//!   │ Hello ───────────────────► │ ◄─────────────────── Hello │
+//!   │ ◄─────── Welcome | Refused │ Welcome | Refused ───────► │
+//!   │ OpenSession +3 ──────────► │ ◄─────────── OpenWorker +2 │   +n: descriptors that travel with it
+//!   │ ◄──────── SessionOpened +1 │ WorkerOpened +2 ─────────► │
+//!   │ OpenRoute ───────────────► │ ◄────────────────── Provide │
+//!   │ ◄───────────── RouteOpened │ Provided ────────────────► │
+//!   │                            │ MapSession +3 ───────────► │   before its first call goes to this worker
+//!   │                            │ ◄──────────── SessionMapped │
+//!   │                            │ UnmapSession ────────────► │   when the client is gone
+//!   │                            │ ◄────────── SessionUnmapped │
+//!   │                            │ ◄──────────────────── Leave │   it takes no more
+//!   │                            │ Left ────────────────────► │
+//! ```
+//! A first message that can't be read is answered with Refused, so that a mismatch of versions can always be told:
+//! the header and the bodies of Hello, Welcome and Refused, the roles, and the number of PROTOCOL_MISMATCH, are the
+//! same in all versions. Everything else may change with [`limits::PROTOCOL`](crate::limits::PROTOCOL). The numbers
+//! of the two directions do not overlap, so a message that goes the wrong way is unknown there.
+
+use super::name::Name;
+use super::wire::{self, MAGIC, Reader, Writer};
+use crate::layout::{SessionShape, WorkShape};
+use crate::{Fault, Status};
+
+/// A message that can be sent.
+pub(crate) trait Message: Sized {
+    /// Replaces the buffer's content by the message. Lists are within their bounds, which is the sender's care:
+    /// a longer one is refused by the receiver.
+    fn encode(&self, out: &mut Vec<u8>);
+    /// Reads a message; anything that is not exactly one is a [`Fault::Message`].
+    fn decode(bytes: &[u8]) -> Result<Self, Fault>;
+    /// The number of its kind.
+    fn kind(&self) -> u32;
+    /// How many descriptors a message of this kind carries: exactly so many.
+    fn descriptors(kind: u32) -> usize;
+}
+
+/// What a peer is. The numbers are for ever: a version that needs another role says so in another message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Role {
+    /// It calls.
+    Client = 1,
+    /// It serves.
+    Worker = 2,
+    /// It only looks.
+    Monitor = 3,
+}
+
+/// What clients, workers and monitors say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ToDirector {
+    /// The first message.
+    Hello {
+        /// The sender's [`limits::PROTOCOL`](crate::limits::PROTOCOL).
+        protocol: u32,
+        /// What it is.
+        role: Role,
+        /// The bus that it was attached to before; zeros where it was not.
+        bus_id: [u64; 2],
+        /// Its CLOCK_MONOTONIC: deadlines mean nothing between two time namespaces.
+        monotonic_ns: u64,
+    },
+    /// Presents a session; with its outbox, inbox, and the client's doorbell.
+    OpenSession {
+        /// Its id; 0 for a new one.
+        session: u64,
+        /// What came with the id; zeros for a new one.
+        credential: [u64; 2],
+        /// The next position of the request ring: what stands before it was for an earlier director.
+        published: u64,
+        /// Sizes of the segments.
+        shape: SessionShape,
+    },
+    /// Gives an operation of a service a number in this session.
+    OpenRoute {
+        /// The client's number for it.
+        route: u32,
+        /// Of whom.
+        service: Name,
+        /// What.
+        operation: Name,
+    },
+    /// Presents a worker; with its progress page and its doorbell.
+    OpenWorker {
+        /// Its id; 0 for a new one.
+        worker: u64,
+        /// What came with the id; zeros for a new one.
+        credential: [u64; 2],
+        /// Its `taken`, final: it takes nothing more from the ring that it had.
+        taken: u64,
+        /// Sizes of the segments.
+        shape: WorkShape,
+    },
+    /// This worker provides operations of a service, from now on.
+    Provide {
+        /// Which service.
+        service: Name,
+        /// The worker's number for the first of them; the others' follow.
+        first: u16,
+        /// At most [`limits::OPERATIONS_MAX`](crate::limits::OPERATIONS_MAX).
+        operations: Vec<Name>,
+    },
+    /// It provides this service no more.
+    Withdraw {
+        /// Which service.
+        service: Name,
+    },
+    /// Answers MapSession.
+    SessionMapped {
+        /// The index that the director gave.
+        index: u16,
+        /// Whether it is mapped; else the worker has no room for it.
+        accepted: bool,
+    },
+    /// Answers UnmapSession: the index may be used again.
+    SessionUnmapped {
+        /// Which.
+        index: u16,
+    },
+    /// The worker leaves in good order: what its ring holds from here on it will never begin.
+    Leave {
+        /// Its `taken`, final.
+        taken: u64,
+    },
+    /// Asks for the rows about services, workers and sessions.
+    Inspect,
+}
+
+/// What a director says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum FromDirector {
+    /// Answers Hello.
+    Welcome {
+        /// The director's [`limits::PROTOCOL`](crate::limits::PROTOCOL).
+        protocol: u32,
+        /// Which bus this is.
+        bus_id: [u64; 2],
+        /// The how many-th director of it this is.
+        epoch: u64,
+        /// Its process.
+        pid: i32,
+        /// Its CLOCK_MONOTONIC.
+        monotonic_ns: u64,
+    },
+    /// Answers what it does not accept; the connection ends.
+    Refused {
+        /// In a word.
+        status: Status,
+        /// The director's [`limits::PROTOCOL`](crate::limits::PROTOCOL).
+        protocol: u32,
+        /// In a sentence.
+        message: String,
+    },
+    /// Answers OpenSession; with the director's doorbell for it.
+    SessionOpened {
+        /// Its id, new or old.
+        session: u64,
+        /// What to present the session with, to the next director.
+        credential: [u64; 2],
+    },
+    /// Answers OpenRoute.
+    RouteOpened {
+        /// The client's number for it.
+        route: u32,
+        /// Whether it may be used.
+        status: Status,
+        /// Else why not.
+        message: String,
+    },
+    /// Answers OpenWorker; with the work segment, read-only, and the director's doorbell for it.
+    WorkerOpened {
+        /// Its id, new or old.
+        worker: u64,
+        /// What to present the worker with, to the next director.
+        credential: [u64; 2],
+        /// The first position of the work ring.
+        start: u64,
+    },
+    /// Answers Provide and Withdraw, in their order.
+    Provided {
+        /// Whether it was done.
+        status: Status,
+        /// Else why not.
+        message: String,
+    },
+    /// Gives a worker a session; with its outbox, inbox and doorbell: the permission to reply there.
+    MapSession {
+        /// The dense index under which records will name it.
+        index: u16,
+        /// Its id.
+        session: u64,
+        /// Sizes of the segments.
+        shape: SessionShape,
+        /// The client's user, as the kernel says.
+        uid: u32,
+        /// The client's group, as the kernel says.
+        gid: u32,
+        /// The client's process, as the kernel says; 0 where it has none here.
+        pid: i32,
+    },
+    /// The session has ended: the worker unmaps it and skips its calls.
+    UnmapSession {
+        /// Which.
+        index: u16,
+    },
+    /// Answers Leave.
+    Left,
+    /// The director stops in good order.
+    Closing,
+    /// About one service; answers Inspect, as do the other rows.
+    ServiceRow {
+        /// Which.
+        service: Name,
+        /// What it can do.
+        operations: Vec<Name>,
+        /// Who provides it, at most [`limits::ROW_WORKERS_MAX`](crate::limits::ROW_WORKERS_MAX) in a row.
+        workers: Vec<u64>,
+        /// Calls that wait for room at one of them.
+        waiting: u64,
+    },
+    /// About one worker.
+    WorkerRow {
+        /// Its id.
+        worker: u64,
+        /// Its user.
+        uid: u32,
+        /// Its group.
+        gid: u32,
+        /// Its process.
+        pid: i32,
+        /// Calls in its hands.
+        in_flight: u32,
+        /// Calls that it has answered.
+        completed: u64,
+        /// Sessions that it has mapped.
+        sessions: u32,
+        /// Calls that it may have in its hands.
+        share: u32,
+    },
+    /// About one session.
+    SessionRow {
+        /// Its id.
+        session: u64,
+        /// Its user.
+        uid: u32,
+        /// Its group.
+        gid: u32,
+        /// Its process.
+        pid: i32,
+        /// Routes that it has opened.
+        open: u32,
+        /// Calls that wait for room at a worker.
+        waiting: u32,
+        /// Calls that were taken from it.
+        calls: u64,
+        /// Whether its ring is polled.
+        hot: bool,
+    },
+    /// The last row: what the director has counted.
+    InspectEnd {
+        /// Calls taken from request rings.
+        calls: u64,
+        /// Calls that the director ended itself.
+        ended: u64,
+        /// Connections and requests that were refused.
+        refused: u64,
+        /// Peers that were disconnected for a fault.
+        faults: u64,
+    },
+}
+
+/// The numbers of the kinds, for ever: new ones are appended.
+mod kind {
+    pub const HELLO: u32 = 1;
+    pub const OPEN_SESSION: u32 = 2;
+    pub const OPEN_ROUTE: u32 = 3;
+    pub const OPEN_WORKER: u32 = 4;
+    pub const PROVIDE: u32 = 5;
+    pub const WITHDRAW: u32 = 6;
+    pub const SESSION_MAPPED: u32 = 7;
+    pub const SESSION_UNMAPPED: u32 = 8;
+    pub const LEAVE: u32 = 9;
+    pub const INSPECT: u32 = 10;
+
+    pub const WELCOME: u32 = 129;
+    pub const REFUSED: u32 = 130;
+    pub const SESSION_OPENED: u32 = 131;
+    pub const ROUTE_OPENED: u32 = 132;
+    pub const WORKER_OPENED: u32 = 133;
+    pub const PROVIDED: u32 = 134;
+    pub const MAP_SESSION: u32 = 135;
+    pub const UNMAP_SESSION: u32 = 136;
+    pub const LEFT: u32 = 137;
+    pub const CLOSING: u32 = 138;
+    pub const SERVICE_ROW: u32 = 139;
+    pub const WORKER_ROW: u32 = 140;
+    pub const SESSION_ROW: u32 = 141;
+    pub const INSPECT_END: u32 = 142;
+}
+
+impl Message for ToDirector {
+    fn kind(&self) -> u32 {
+        match self {
+            ToDirector::Hello { .. } => kind::HELLO,
+            ToDirector::OpenSession { .. } => kind::OPEN_SESSION,
+            ToDirector::OpenRoute { .. } => kind::OPEN_ROUTE,
+            ToDirector::OpenWorker { .. } => kind::OPEN_WORKER,
+            ToDirector::Provide { .. } => kind::PROVIDE,
+            ToDirector::Withdraw { .. } => kind::WITHDRAW,
+            ToDirector::SessionMapped { .. } => kind::SESSION_MAPPED,
+            ToDirector::SessionUnmapped { .. } => kind::SESSION_UNMAPPED,
+            ToDirector::Leave { .. } => kind::LEAVE,
+            ToDirector::Inspect => kind::INSPECT,
+        }
+    }
+
+    fn descriptors(kind: u32) -> usize {
+        match kind {
+            kind::OPEN_SESSION => 3,
+            kind::OPEN_WORKER => 2,
+            _ => 0,
+        }
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        let w = Writer::new(out, self.kind());
+        match self {
+            &ToDirector::Hello { protocol, role, bus_id, monotonic_ns } => {
+                w.body(&wire::Hello { magic: MAGIC, protocol, role: role as u32, bus_id, monotonic_ns })
+            }
+            &ToDirector::OpenSession { session, credential, published, shape } => {
+                w.body(&wire::OpenSession { session, credential, published, shape: shape.into() })
+            }
+            ToDirector::OpenRoute { route, service, operation } => {
+                w.body(&wire::OpenRoute { route: *route, reserved: 0 }).name(service).name(operation)
+            }
+            &ToDirector::OpenWorker { worker, credential, taken, shape } => {
+                w.body(&wire::OpenWorker { worker, credential, taken, slots: shape.slots, reserved: 0 })
+            }
+            ToDirector::Provide { service, first, operations } => w
+                .body(&wire::Provide { first: *first, count: operations.len() as u16, reserved: 0 })
+                .name(service)
+                .names(operations),
+            ToDirector::Withdraw { service } => w.name(service),
+            &ToDirector::SessionMapped { index, accepted } => {
+                w.body(&wire::SessionMapped { index, accepted: accepted.into(), reserved: 0 })
+            }
+            &ToDirector::SessionUnmapped { index } => w.body(&wire::SessionIndex { index, reserved: [0; 3] }),
+            &ToDirector::Leave { taken } => w.body(&wire::Leave { taken }),
+            ToDirector::Inspect => w,
+        }
+        .end();
+    }
+
+    fn decode(bytes: &[u8]) -> Result<ToDirector, Fault> {
+        let mut r = Reader::new(bytes)?;
+        let message = match r.kind() {
+            kind::HELLO => {
+                let b: wire::Hello = r.body()?;
+                r.magic(b.magic)?;
+                let role = match b.role {
+                    1 => Role::Client,
+                    2 => Role::Worker,
+                    3 => Role::Monitor,
+                    _ => return Err(r.fault("it has a role that does not exist")),
+                };
+                let wire::Hello { protocol, bus_id, monotonic_ns, .. } = b;
+                ToDirector::Hello { protocol, role, bus_id, monotonic_ns }
+            }
+            kind::OPEN_SESSION => {
+                let wire::OpenSession { session, credential, published, shape } = r.body()?;
+                ToDirector::OpenSession { session, credential, published, shape: r.session_shape(shape)? }
+            }
+            kind::OPEN_ROUTE => {
+                let b: wire::OpenRoute = r.body()?;
+                ToDirector::OpenRoute { route: b.route, service: r.name()?, operation: r.name()? }
+            }
+            kind::OPEN_WORKER => {
+                let wire::OpenWorker { worker, credential, taken, slots, .. } = r.body()?;
+                ToDirector::OpenWorker { worker, credential, taken, shape: r.work_shape(slots)? }
+            }
+            kind::PROVIDE => {
+                let wire::Provide { first, count, .. } = r.body()?;
+                if first.checked_add(count).is_none() {
+                    return Err(r.fault("its operations have numbers that are too large"));
+                }
+                ToDirector::Provide { service: r.name()?, first, operations: r.names(count)? }
+            }
+            kind::WITHDRAW => ToDirector::Withdraw { service: r.name()? },
+            kind::SESSION_MAPPED => {
+                let wire::SessionMapped { index, accepted, .. } = r.body()?;
+                ToDirector::SessionMapped { index, accepted: accepted != 0 }
+            }
+            kind::SESSION_UNMAPPED => {
+                let wire::SessionIndex { index, .. } = r.body()?;
+                ToDirector::SessionUnmapped { index }
+            }
+            kind::LEAVE => {
+                let wire::Leave { taken } = r.body()?;
+                ToDirector::Leave { taken }
+            }
+            kind::INSPECT => ToDirector::Inspect,
+            _ => return Err(r.fault("no such message goes to a director")),
+        };
+        r.end(message)
+    }
+}
+
+impl Message for FromDirector {
+    fn kind(&self) -> u32 {
+        match self {
+            FromDirector::Welcome { .. } => kind::WELCOME,
+            FromDirector::Refused { .. } => kind::REFUSED,
+            FromDirector::SessionOpened { .. } => kind::SESSION_OPENED,
+            FromDirector::RouteOpened { .. } => kind::ROUTE_OPENED,
+            FromDirector::WorkerOpened { .. } => kind::WORKER_OPENED,
+            FromDirector::Provided { .. } => kind::PROVIDED,
+            FromDirector::MapSession { .. } => kind::MAP_SESSION,
+            FromDirector::UnmapSession { .. } => kind::UNMAP_SESSION,
+            FromDirector::Left => kind::LEFT,
+            FromDirector::Closing => kind::CLOSING,
+            FromDirector::ServiceRow { .. } => kind::SERVICE_ROW,
+            FromDirector::WorkerRow { .. } => kind::WORKER_ROW,
+            FromDirector::SessionRow { .. } => kind::SESSION_ROW,
+            FromDirector::InspectEnd { .. } => kind::INSPECT_END,
+        }
+    }
+
+    fn descriptors(kind: u32) -> usize {
+        match kind {
+            kind::SESSION_OPENED => 1,
+            kind::WORKER_OPENED => 2,
+            kind::MAP_SESSION => 3,
+            _ => 0,
+        }
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        let w = Writer::new(out, self.kind());
+        match self {
+            &FromDirector::Welcome { protocol, bus_id, epoch, pid, monotonic_ns } => {
+                w.body(&wire::Welcome { magic: MAGIC, protocol, pid, bus_id, epoch, monotonic_ns })
+            }
+            FromDirector::Refused { status, protocol, message } => w
+                .body(&wire::Refused { magic: MAGIC, status: *status as u32, protocol: *protocol })
+                .text(message),
+            &FromDirector::SessionOpened { session, credential } => {
+                w.body(&wire::Identity { id: session, credential })
+            }
+            FromDirector::RouteOpened { route, status, message } => {
+                w.body(&wire::RouteOpened { route: *route, status: *status as u32 }).text(message)
+            }
+            &FromDirector::WorkerOpened { worker, credential, start } => {
+                w.body(&wire::WorkerOpened { identity: wire::Identity { id: worker, credential }, start })
+            }
+            FromDirector::Provided { status, message } => {
+                w.body(&wire::Provided { status: *status as u32, reserved: 0 }).text(message)
+            }
+            &FromDirector::MapSession { index, session, shape, uid, gid, pid } => {
+                let (shape, reserved, reserved_2) = (shape.into(), [0; 3], 0);
+                w.body(&wire::MapSession { index, reserved, session, shape, uid, gid, pid, reserved_2 })
+            }
+            &FromDirector::UnmapSession { index } => w.body(&wire::SessionIndex { index, reserved: [0; 3] }),
+            FromDirector::Left | FromDirector::Closing => w,
+            FromDirector::ServiceRow { service, operations, workers, waiting } => w
+                .body(&wire::ServiceRow {
+                    waiting: *waiting,
+                    operations: operations.len() as u16,
+                    workers: workers.len() as u16,
+                    reserved: 0,
+                })
+                .name(service)
+                .names(operations)
+                .ids(workers),
+            &FromDirector::WorkerRow { worker, uid, gid, pid, in_flight, completed, sessions, share } => {
+                w.body(&wire::WorkerRow { worker, uid, gid, pid, in_flight, completed, sessions, share })
+            }
+            &FromDirector::SessionRow { session, uid, gid, pid, open, waiting, calls, hot } => {
+                w.body(&wire::SessionRow { session, uid, gid, pid, open, waiting, calls, hot: hot.into() })
+            }
+            &FromDirector::InspectEnd { calls, ended, refused, faults } => {
+                w.body(&wire::InspectEnd { calls, ended, refused, faults })
+            }
+        }
+        .end();
+    }
+
+    fn decode(bytes: &[u8]) -> Result<FromDirector, Fault> {
+        let mut r = Reader::new(bytes)?;
+        let message = match r.kind() {
+            kind::WELCOME => {
+                let wire::Welcome { magic, protocol, pid, bus_id, epoch, monotonic_ns } = r.body()?;
+                r.magic(magic)?;
+                FromDirector::Welcome { protocol, bus_id, epoch, pid, monotonic_ns }
+            }
+            kind::REFUSED => {
+                let wire::Refused { magic, status, protocol } = r.body()?;
+                r.magic(magic)?;
+                FromDirector::Refused { status: r.status(status)?, protocol, message: r.text()? }
+            }
+            kind::SESSION_OPENED => {
+                let wire::Identity { id: session, credential } = r.body()?;
+                FromDirector::SessionOpened { session, credential }
+            }
+            kind::ROUTE_OPENED => {
+                let wire::RouteOpened { route, status } = r.body()?;
+                FromDirector::RouteOpened { route, status: r.status(status)?, message: r.text()? }
+            }
+            kind::WORKER_OPENED => {
+                let wire::WorkerOpened { identity, start } = r.body()?;
+                FromDirector::WorkerOpened { worker: identity.id, credential: identity.credential, start }
+            }
+            kind::PROVIDED => {
+                let b: wire::Provided = r.body()?;
+                FromDirector::Provided { status: r.status(b.status)?, message: r.text()? }
+            }
+            kind::MAP_SESSION => {
+                let wire::MapSession { index, session, shape, uid, gid, pid, .. } = r.body()?;
+                FromDirector::MapSession { index, session, shape: r.session_shape(shape)?, uid, gid, pid }
+            }
+            kind::UNMAP_SESSION => {
+                let wire::SessionIndex { index, .. } = r.body()?;
+                FromDirector::UnmapSession { index }
+            }
+            kind::LEFT => FromDirector::Left,
+            kind::CLOSING => FromDirector::Closing,
+            kind::SERVICE_ROW => {
+                let b: wire::ServiceRow = r.body()?;
+                FromDirector::ServiceRow {
+                    service: r.name()?,
+                    operations: r.names(b.operations)?,
+                    workers: r.ids(b.workers)?,
+                    waiting: b.waiting,
+                }
+            }
+            kind::WORKER_ROW => {
+                let wire::WorkerRow { worker, uid, gid, pid, in_flight, completed, sessions, share } =
+                    r.body()?;
+                FromDirector::WorkerRow { worker, uid, gid, pid, in_flight, completed, sessions, share }
+            }
+            kind::SESSION_ROW => {
+                let wire::SessionRow { session, uid, gid, pid, open, calls, waiting, hot } = r.body()?;
+                FromDirector::SessionRow { session, uid, gid, pid, open, waiting, calls, hot: hot != 0 }
+            }
+            kind::INSPECT_END => {
+                let wire::InspectEnd { calls, ended, refused, faults } = r.body()?;
+                FromDirector::InspectEnd { calls, ended, refused, faults }
+            }
+            _ => return Err(r.fault("no such message comes from a director")),
+        };
+        r.end(message)
+    }
+}
+
+#[cfg(test)]
+#[path = "message_tests.rs"]
+mod tests;

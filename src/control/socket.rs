@@ -1,0 +1,306 @@
+//! Sockets that carry control messages, with descriptors, from one process to another.
+//!
+//! A SOCK_SEQPACKET socket keeps messages apart, so a receiver never waits for the rest of one; and nothing here
+//! blocks: a peer that reads or writes nothing costs its own connection only.
+//!
+//! ```text
+//! send ──► bytes + up to 4 descriptors ──► receive ──► Message | Nothing | Closed | Fault
+//! ```
+//! *Closed* comes after the last message: the kernel says ECONNRESET first, once, where the peer left something
+//! unread, and what the peer sent before is still there behind it. A *Fault* is the peer's doing; whatever
+//! descriptors came with it are closed. What is this process's own trouble is an [`Error`].
+//!
+//! Received and accepted descriptors come through rustix, which makes them owned at once: also those of a message
+//! that was cut short, which nothing else would ever close.
+
+use std::fs;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::socket::{
+    AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, listen,
+    sendmsg, socket, socketpair,
+};
+use nix::sys::stat::Mode;
+use nix::time::{ClockId, clock_gettime};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, RecvMsg, ReturnFlags, SocketFlags, accept_with,
+    recvmsg,
+};
+
+use super::message::Message;
+use crate::limits::{MESSAGE_BYTES_MAX, MESSAGE_DESCRIPTORS_MAX};
+use crate::{Error, Fault};
+
+/// Connections that may wait to be accepted: everyone on the bus comes at once when a director has restarted. The
+/// kernel cuts it to net.core.somaxconn.
+const BACKLOG: i32 = 4096;
+
+/// One end of a connection.
+#[derive(Debug)]
+pub(crate) struct Channel {
+    socket: OwnedFd,
+}
+
+/// What a look into a socket found.
+#[derive(Debug)]
+pub(crate) enum Received<M> {
+    /// A message (or its length), and the descriptors that came with it.
+    Message(M, Vec<OwnedFd>),
+    /// Nothing now.
+    Nothing,
+    /// The peer has closed its end, and all that it sent has been read.
+    Closed,
+    /// The peer sent what nobody may send.
+    Fault(Fault),
+}
+
+/// Why a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waited {
+    /// There is something to receive, perhaps the end.
+    Readable,
+    /// The time has come.
+    TimedOut,
+    /// A signal came: whether to go on is the caller's to decide.
+    Interrupted,
+}
+
+impl Channel {
+    /// Connects to the director that listens at `path`. Doesn't wait: where too many others do, the error's source
+    /// is `WouldBlock`.
+    pub fn connect(path: &Path) -> Result<Channel, Error> {
+        let no_director = |source: io::Error| Error::NoDirector { path: path.into(), source };
+        let meta = match fs::metadata(path) {
+            Ok(meta) => meta,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(no_director(e)),
+            Err(e) => return Err(Error::io(format!("looking at {}", path.display()))(e)),
+        };
+        if !meta.file_type().is_socket() {
+            return Err(Error::NotASocket { path: path.into() });
+        }
+        let socket = new_socket()?;
+        let address = Address::of(path)?;
+        match connect(socket.as_raw_fd(), &address.unix) {
+            Ok(()) => Ok(Channel { socket }),
+            Err(e @ (Errno::ECONNREFUSED | Errno::ENOENT)) => Err(no_director(e.into())),
+            Err(Errno::EPROTOTYPE) => Err(Error::NotASocket { path: path.into() }),
+            Err(e) => Err(Error::system(format!("connecting to {}", path.display()))(e)),
+        }
+    }
+
+    /// Two ends in one process.
+    pub fn pair() -> Result<(Channel, Channel), Error> {
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let (a, b) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
+            .map_err(Error::system("making a pair of sockets"))?;
+        Ok((Channel { socket: a }, Channel { socket: b }))
+    }
+
+    /// Sends one message, or nothing: `WouldBlock` where the peer doesn't read, `BrokenPipe` where it is gone.
+    pub fn send(&self, bytes: &[u8], fds: &[BorrowedFd]) -> io::Result<()> {
+        let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&raw)];
+        let control = if raw.is_empty() { &[][..] } else { &rights };
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        loop {
+            match sendmsg::<UnixAddr>(self.socket.as_raw_fd(), &[IoSlice::new(bytes)], control, flags, None) {
+                Ok(_) => return Ok(()),
+                Err(Errno::EINTR) => continue,
+                Err(Errno::ECONNRESET) => return Err(Errno::EPIPE.into()),
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    /// Sends a message with its descriptors.
+    pub fn send_message<M: Message>(&self, message: &M, fds: &[BorrowedFd]) -> io::Result<()> {
+        debug_assert_eq!(fds.len(), M::descriptors(message.kind()), "descriptors of kind {}", message.kind());
+        let mut bytes = Vec::new();
+        message.encode(&mut bytes);
+        self.send(&bytes, fds)
+    }
+
+    /// Receives one message's bytes into `buffer`, and its descriptors. An empty message counts as the end: a peer
+    /// that sends one has nothing more to say.
+    pub fn receive(&self, buffer: &mut [u8]) -> Result<Received<usize>, Error> {
+        // Room for more than may come, so that too many can be told from no place for them in this process.
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MESSAGE_DESCRIPTORS_MAX + 1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let Some(got) = self.receive_any(buffer, &mut control)? else { return Ok(Received::Nothing) };
+        let mut fds = Vec::new();
+        for part in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(part) = part {
+                fds.extend(part);
+            }
+        }
+        let len = got.bytes;
+        let kind = buffer.first_chunk().filter(|_| len >= 4).map_or(0, |&kind| u32::from_ne_bytes(kind));
+        let fault = |why| Ok(Received::Fault(Fault::Message { kind, len, why }));
+        if fds.len() > MESSAGE_DESCRIPTORS_MAX {
+            return fault("too many descriptors came with it");
+        }
+        if got.flags.contains(ReturnFlags::CTRUNC) {
+            return Err(Error::system("receiving descriptors")(Errno::EMFILE));
+        }
+        if len > buffer.len() || got.flags.contains(ReturnFlags::TRUNC) {
+            return fault("it is too long");
+        }
+        if len == 0 {
+            return Ok(Received::Closed);
+        }
+        Ok(Received::Message(len, fds))
+    }
+
+    /// Receives a message of one direction, with exactly the descriptors of its kind.
+    pub fn receive_message<M: Message>(&self) -> Result<Received<M>, Error> {
+        let mut buffer = [0; MESSAGE_BYTES_MAX];
+        Ok(match self.receive(&mut buffer)? {
+            Received::Message(len, fds) => match M::decode(&buffer[..len]) {
+                Ok(message) => with_descriptors(message, fds),
+                Err(fault) => Received::Fault(fault),
+            },
+            Received::Nothing => Received::Nothing,
+            Received::Closed => Received::Closed,
+            Received::Fault(fault) => Received::Fault(fault),
+        })
+    }
+
+    /// Waits until there is something to receive, or until `until_ns` of CLOCK_MONOTONIC; `u64::MAX` is for ever.
+    pub fn wait_readable(&self, until_ns: u64) -> Result<Waited, Error> {
+        let timeout = (until_ns < u64::MAX).then(|| until_ns.saturating_sub(now_ns()));
+        let timeout = timeout.map(|ns| std::time::Duration::from_nanos(ns).into());
+        let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        match ppoll(&mut fds, timeout, None) {
+            Ok(0) => Ok(Waited::TimedOut),
+            Ok(_) => Ok(Waited::Readable),
+            Err(Errno::EINTR) => Ok(Waited::Interrupted),
+            Err(e) => Err(Error::system("waiting for a control message")(e)),
+        }
+    }
+
+    /// One `recvmsg`, or two: ECONNRESET is said once, and what the peer sent before is behind it.
+    fn receive_any(
+        &self,
+        buffer: &mut [u8],
+        control: &mut RecvAncillaryBuffer,
+    ) -> Result<Option<RecvMsg>, Error> {
+        let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC | RecvFlags::TRUNC;
+        let mut last = rustix::io::Errno::CONNRESET;
+        for _ in 0..3 {
+            match recvmsg(&self.socket, &mut [IoSliceMut::new(buffer)], control, flags) {
+                Ok(got) => return Ok(Some(got)),
+                Err(rustix::io::Errno::AGAIN) => return Ok(None),
+                Err(e @ (rustix::io::Errno::CONNRESET | rustix::io::Errno::INTR)) => last = e,
+                Err(e) => return Err(Error::io("receiving a control message")(e.into())),
+            }
+        }
+        Err(Error::io("receiving a control message")(last.into()))
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl From<OwnedFd> for Channel {
+    /// A SOCK_SEQPACKET socket that is connected already.
+    fn from(socket: OwnedFd) -> Channel {
+        Channel { socket }
+    }
+}
+
+fn with_descriptors<M: Message>(message: M, fds: Vec<OwnedFd>) -> Received<M> {
+    let (kind, want) = (message.kind(), M::descriptors(message.kind()));
+    if fds.len() == want {
+        return Received::Message(message, fds);
+    }
+    let why = format!("{} came, and {want} belong to a message of kind {kind}", fds.len());
+    Received::Fault(Fault::Descriptor { what: "control message", why })
+}
+
+/// Where a director is met.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    socket: OwnedFd,
+}
+
+impl Listener {
+    /// Listens at `path`, where nothing is yet. Only the owner may connect: the mode is set before the socket
+    /// listens, and until then nobody can.
+    pub fn bind(path: &Path) -> Result<Listener, Error> {
+        let socket = new_socket()?;
+        let what = || format!("listening at {}", path.display());
+        let address = Address::of(path)?;
+        bind(socket.as_raw_fd(), &address.unix).map_err(Error::system(what()))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(Error::io(what()))?;
+        let backlog = Backlog::new(BACKLOG).map_err(Error::system(what()))?;
+        listen(&socket, backlog).map_err(Error::system(what()))?;
+        Ok(Listener { socket })
+    }
+
+    /// The next connection, if one waits.
+    pub fn accept(&self) -> Result<Option<Channel>, Error> {
+        use rustix::io::Errno;
+        match accept_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+            Ok(socket) => Ok(Some(Channel { socket })),
+            Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => Ok(None),
+            Err(e) => Err(Error::io("accepting a connection")(e.into())),
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn new_socket() -> Result<OwnedFd, Error> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).map_err(Error::system("making a socket"))
+}
+
+fn now_ns() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(std::time::Duration::from).unwrap_or_default();
+    now.as_nanos() as u64
+}
+
+/// A path as the kernel takes it. Its 107 bytes are not much: what is longer is reached through its folder's
+/// descriptor, which has to stay open until the address has been used.
+struct Address {
+    unix: UnixAddr,
+    _folder: Option<OwnedFd>,
+}
+
+impl Address {
+    fn of(path: &Path) -> Result<Address, Error> {
+        if let Ok(unix) = UnixAddr::new(path) {
+            return Ok(Address { unix, _folder: None });
+        }
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(Error::Path { path: path.into(), why: "it names no file".into() });
+        };
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let folder = open(folder, flags, Mode::empty())
+            .map_err(Error::system(format!("opening the folder {}", folder.display())))?;
+        let short = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name);
+        let unix = UnixAddr::new(&short).map_err(|_| Error::Path {
+            path: path.into(),
+            why: "the file's name is too long for a socket: choose one of at most 80 bytes".into(),
+        })?;
+        Ok(Address { unix, _folder: Some(folder) })
+    }
+}
+
+#[cfg(test)]
+#[path = "socket_tests.rs"]
+mod tests;
