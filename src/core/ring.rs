@@ -7,7 +7,9 @@
 //! There is no head and no tail in shared memory: a message costs one transfer of the line that carries it. What a
 //! writer needs in return is to know otherwise that a slot has been taken before it is used again: the request ring
 //! has twice the slots of what can be open, the work ring's writer reads how far its reader is when it runs out.
-//! A writer that dies in the middle has published nothing.
+//! A reader that tells how far it is does so after a `release`, and its writer goes by that word after an `acquire`:
+//! otherwise the word could give up a slot whose copy is still being made. A writer that dies in the middle has
+//! published nothing.
 //!
 //! Positions are 64-bit and only grow, so a stamp is never seen twice.
 
