@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::control::name;
-use crate::{Error, limits};
+use crate::{Client, ClientOptions, Error, Inspection, Worker, WorkerOptions, limits};
 
 /// One named instance of Trine: a folder with its director's socket.
 ///
@@ -58,6 +58,31 @@ impl Bus {
         }
         let folder = path.parent().unwrap_or(Path::new("/")).into();
         Bus { name: None, folder, socket: path }
+    }
+
+    /// Connects a client. Blocks for two round trips on a socket.
+    ///
+    /// # Errors
+    /// [`Error::NoDirector`], [`Error::NotASocket`], [`Error::ProtocolMismatch`], [`Error::Refused`],
+    /// [`Error::Option`], [`Error::System`].
+    pub fn client(&self, options: ClientOptions) -> Result<Client, Error> {
+        Client::connect(self, options)
+    }
+
+    /// Attaches a worker. Blocks for two round trips on a socket.
+    ///
+    /// # Errors
+    /// As [`client`](Self::client).
+    pub fn worker(&self, options: WorkerOptions) -> Result<Worker, Error> {
+        Worker::attach(self, options)
+    }
+
+    /// Asks the director what is attached. Blocks for two round trips on a socket; disturbs nobody's calls.
+    ///
+    /// # Errors
+    /// As [`client`](Self::client).
+    pub fn inspect(&self) -> Result<Inspection, Error> {
+        crate::director::rows::ask(self)
     }
 
     /// The socket at which its director listens.

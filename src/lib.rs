@@ -20,7 +20,10 @@
 //! worker.provide("text", &["upper"])?;
 //! let stopper = worker.stopper();
 //! let serving = std::thread::spawn(move || {
-//!     worker.serve(|request| request.reply(&request.bytes().to_vec().to_ascii_uppercase()))
+//!     worker.serve(|request| {
+//!         let text = request.bytes().to_vec();
+//!         request.reply(&text.to_ascii_uppercase())
+//!     })
 //! });
 //!
 //! let client = bus.client(ClientOptions::default())?;

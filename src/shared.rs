@@ -137,7 +137,7 @@ impl<'a> Shared<'a> {
         }
     }
 
-    /// Where the bytes begin: for [`as_slice`](crate::memory::as_slice).
+    /// Where the bytes begin: for `as_slice`.
     pub(crate) fn ptr(&self) -> *const u8 {
         let ptr = match &self.source {
             Source::Record(record, word) => Some(bytemuck::bytes_of(record)[word * 8..].as_ptr()),

@@ -7,7 +7,7 @@ use super::socket::{Channel, Received, Waited};
 use crate::bus::Bus;
 use crate::error::{Error, Fault, Status};
 use crate::limits::PROTOCOL;
-use crate::memory::process::Process;
+use crate::memory::Process;
 use crate::waiting::now_ns;
 
 /// How long a director may take to answer.
@@ -19,8 +19,11 @@ pub(crate) fn greet(bus: &Bus, role: Role) -> Result<Channel, Error> {
     let director = Process::of_peer(channel.as_fd())?.identity;
     let own = nix::unistd::geteuid().as_raw();
     if director.uid != own && director.uid != 0 {
-        let message =
-            format!("the director at {} is of uid {}, and you are uid {own}", bus.socket().display(), director.uid);
+        let message = format!(
+            "the director at {} is of uid {}, and you are uid {own}",
+            bus.socket().display(),
+            director.uid
+        );
         return Err(Error::Refused { status: Status::PermissionDenied, message });
     }
     let hello = ToDirector::Hello { protocol: PROTOCOL, role, bus_id: [0; 2], monotonic_ns: now_ns() };

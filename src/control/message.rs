@@ -262,12 +262,10 @@ pub(crate) enum FromDirector {
     },
     /// The last row: what the director has counted.
     InspectEnd {
-        /// Calls taken from request rings.
+        /// Calls given to workers.
         calls: u64,
         /// Calls that the director ended itself.
         ended: u64,
-        /// Connections and requests that were refused.
-        refused: u64,
         /// Peers that were disconnected for a fault.
         faults: u64,
     },
@@ -482,8 +480,8 @@ impl Message for FromDirector {
             &FromDirector::SessionRow { session, uid, gid, pid, open, waiting, calls, hot } => {
                 w.body(&wire::SessionRow { session, uid, gid, pid, open, waiting, calls, hot: hot.into() })
             }
-            &FromDirector::InspectEnd { calls, ended, refused, faults } => {
-                w.body(&wire::InspectEnd { calls, ended, refused, faults })
+            &FromDirector::InspectEnd { calls, ended, faults } => {
+                w.body(&wire::InspectEnd { calls, ended, faults })
             }
         }
         .end();
@@ -547,8 +545,8 @@ impl Message for FromDirector {
                 FromDirector::SessionRow { session, uid, gid, pid, open, waiting, calls, hot: hot != 0 }
             }
             kind::INSPECT_END => {
-                let wire::InspectEnd { calls, ended, refused, faults } = r.body()?;
-                FromDirector::InspectEnd { calls, ended, refused, faults }
+                let wire::InspectEnd { calls, ended, faults } = r.body()?;
+                FromDirector::InspectEnd { calls, ended, faults }
             }
             _ => return Err(r.fault("no such message comes from a director")),
         };

@@ -12,10 +12,8 @@
 //! but [`socket::Channel::wait_readable`], and nothing a peer sends makes it panic.
 
 pub(crate) mod folder;
+pub(crate) mod greeting;
 pub(crate) mod message;
 pub(crate) mod name;
 pub(crate) mod socket;
 mod wire;
-
-pub(crate) use message::{FromDirector, Message, Role, ToDirector};
-pub(crate) use name::Name;

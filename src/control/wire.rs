@@ -78,7 +78,7 @@ bodies! {
     SessionRow, 40 {
         session: u64, uid: u32, gid: u32, pid: i32, open: u32, calls: u64, waiting: u32, hot: u32,
     }
-    InspectEnd, 32 { calls: u64, ended: u64, refused: u64, faults: u64 }
+    InspectEnd, 24 { calls: u64, ended: u64, faults: u64 }
 }
 
 impl From<layout::SessionShape> for Shape {

@@ -22,10 +22,10 @@ use crate::error::{Error, Fault, Status};
 use crate::identity::Identity;
 use crate::layout::{SessionShape, WorkShape, head};
 use crate::limits;
-use crate::memory::doorbell::Doorbell;
-use crate::memory::named::Named;
-use crate::memory::process::{Process, boot_id, pid_namespace_inode};
+use crate::memory::Doorbell;
+use crate::memory::named::{self, Named};
 use crate::memory::sealed::{self, Kind};
+use crate::memory::{Process, boot_id, pid_namespace_inode};
 use crate::waiting::now_ns;
 
 /// Messages read from one peer before the next has its turn.
@@ -110,10 +110,12 @@ pub struct Control {
 impl Control {
     /// Takes the bus: sweeps what a killed director left, and listens.
     pub fn new(link: Arc<Link>, folder: RuntimeFolder) -> Result<Self, Error> {
-        for stale in folder.stale_links() {
-            crate::memory::named::remove_link_and_segment(&stale)?;
+        // Until a new director can settle what they name, the ledgers of the one before serve nobody: clients have
+        // ended their open calls, and workers attach anew.
+        for stale in folder.stale_links()? {
+            named::remove_link_and_segment(&stale)?;
         }
-        crate::memory::named::sweep(&segment_prefix(&folder))?;
+        named::sweep(&segment_prefix(&folder), &[])?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(Error::system("making an epoll"))?;
         let listener = folder.bind()?;
         watch(&epoll, &listener, EpollFlags::EPOLLIN, LISTENER)?;

@@ -14,8 +14,8 @@ use super::link::{Connection, Link, NewSession, NewWorker, ToControl, ToData};
 use crate::control::message::FromDirector;
 use crate::core::{Os, Party, Turn, block_on};
 use crate::error::{Error, Fault, Status};
-use crate::memory::doorbell::Doorbell;
-use crate::memory::map::Mapped;
+use crate::memory::Doorbell;
+use crate::memory::Mapped;
 use crate::waiting::{Waiter, Waiting, now_ns};
 
 /// How often a busy director looks for doorbells and deaths.

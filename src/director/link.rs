@@ -18,8 +18,8 @@ use crate::control::name::Name;
 use crate::error::Error;
 use crate::identity::Identity;
 use crate::layout::{SessionShape, WorkShape};
-use crate::memory::doorbell::Doorbell;
-use crate::memory::map::{Ro, Rw};
+use crate::memory::Doorbell;
+use crate::memory::{Ro, Rw};
 
 /// A connection's number: never used again.
 pub type Connection = u64;

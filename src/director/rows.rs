@@ -1,10 +1,16 @@
 //! An inspection, as messages and back.
 
 use super::inspect::{Inspection, ServiceInfo, SessionInfo, WorkerInfo};
-use crate::control::message::FromDirector;
+use crate::bus::Bus;
+use crate::control::greeting::{greet, unexpected};
+use crate::control::message::{FromDirector, Role, ToDirector};
 use crate::control::name::Name;
+use crate::error::Error;
 use crate::identity::Identity;
 use crate::limits;
+
+/// How long a director may take for one row.
+const ANSWER_NS: u64 = 5_000_000_000;
 
 /// The messages that tell all of it, the end last.
 pub fn rows(inspection: &Inspection) -> Vec<FromDirector> {
@@ -12,8 +18,8 @@ pub fn rows(inspection: &Inspection) -> Vec<FromDirector> {
     let workers = inspection.workers.iter().map(worker_row);
     let sessions = inspection.sessions.iter().map(session_row);
     let end = FromDirector::InspectEnd {
-        dispatched: inspection.dispatched,
-        refused: inspection.refused,
+        calls: inspection.dispatched,
+        ended: inspection.refused,
         faults: inspection.faults,
     };
     services.chain(workers).chain(sessions).chain([end]).collect()
@@ -57,8 +63,23 @@ fn session_row(s: &SessionInfo) -> FromDirector {
     }
 }
 
+/// Asks a director for all of it.
+pub fn ask(bus: &Bus) -> Result<Inspection, Error> {
+    let channel = greet(bus, Role::Monitor)?;
+    channel.send_message(&ToDirector::Inspect, &[]).map_err(Error::io("asking what is attached"))?;
+    let mut inspection = Inspection::default();
+    loop {
+        let (row, _) = channel.answer(ANSWER_NS)?;
+        match add(&mut inspection, row) {
+            Some(true) => return Ok(inspection),
+            Some(false) => {}
+            None => return Err(unexpected()),
+        }
+    }
+}
+
 /// Adds a row to an inspection. Returns whether it was the last; `None` if it is no row.
-pub fn add(inspection: &mut Inspection, row: FromDirector) -> Option<bool> {
+fn add(inspection: &mut Inspection, row: FromDirector) -> Option<bool> {
     match row {
         FromDirector::ServiceRow { service, operations, workers, waiting } => {
             let operations = operations.iter().map(|o| o.as_str().to_owned()).collect();
@@ -86,8 +107,8 @@ pub fn add(inspection: &mut Inspection, row: FromDirector) -> Option<bool> {
                 hot,
             });
         }
-        FromDirector::InspectEnd { dispatched, refused, faults } => {
-            (inspection.dispatched, inspection.refused, inspection.faults) = (dispatched, refused, faults);
+        FromDirector::InspectEnd { calls, ended, faults } => {
+            (inspection.dispatched, inspection.refused, inspection.faults) = (calls, ended, faults);
             return Some(true);
         }
         _ => return None,

@@ -21,14 +21,13 @@ mod map;
 pub mod named;
 mod process;
 pub mod sealed;
+mod slice;
 
 pub use arena::{Arena, Block, Span, Spans};
 pub use doorbell::Doorbell;
 pub use fork::Fork;
 pub use map::{Mapped, Ro, Rw};
-pub use named::Named;
-pub use process::{Identity, Process, boot_id, is_dead, pid_namespace_inode};
-pub use sealed::Kind;
+pub use process::{Process, boot_id, is_dead, pid_namespace_inode};
 
 /// Forks; true if the child says so. The child runs in a copy of one thread of many: it should do little.
 #[cfg(test)]

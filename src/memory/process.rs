@@ -15,17 +15,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 use nix::sys::stat::fstat;
 
 use crate::error::Error;
-
-/// Who a process runs as. One of another namespace is nobody known: its pid is 0, or its user the overflow user.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Identity {
-    /// Its user.
-    pub uid: u32,
-    /// Its group.
-    pub gid: u32,
-    /// Its process id, in this process's namespace.
-    pub pid: i32,
-}
+use crate::identity::Identity;
 
 /// A process that a socket leads to.
 #[derive(Debug)]

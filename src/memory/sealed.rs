@@ -15,6 +15,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::stat::fstat;
 use nix::unistd::{Whence, ftruncate, lseek};
 
 use super::descriptor::{access, check_size, check_tmpfs, fill, unanswered, wrong};
@@ -92,6 +93,11 @@ pub fn check(
         return Err(wrong(what, format!("{hole} bytes are allocated, not {populated_bytes}")));
     }
     Ok(())
+}
+
+/// Which file it is: no other has the number while this one is open anywhere.
+pub fn inode(fd: &OwnedFd) -> Result<u64, Error> {
+    Ok(fstat(fd).map_err(Error::system("reading a segment's inode"))?.st_ino)
 }
 
 /// Maps the first `bytes` of a checked segment to read; the first `words` of them are its words.

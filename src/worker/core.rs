@@ -191,7 +191,8 @@ impl<M: Memory> WorkerCore<M> {
         let Some(record) = taken else { return Ok(Taken::Nothing) };
         let request = Request::of_director(&record);
 
-        // On the books before anything runs. Read by the director when this worker is dead, or full.
+        // On the books before anything runs; and not before the copy was made, since it gives the slot up.
+        self.page.release();
         self.page.store(self.progress.taken, position + 1);
         self.page.release();
 
