@@ -119,11 +119,6 @@ impl Waiter {
         let _ = self.epoll.delete(fd);
     }
 
-    /// The epoll itself: ready when anything in it is.
-    pub fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.epoll.0.as_fd()
-    }
-
     /// Looks into the epoll without waiting, unless what it last found has not been taken yet.
     pub fn glance(&mut self) {
         if self.ready == 0 {

@@ -378,10 +378,10 @@ impl Inner {
     /// Waits for one call. `None`: not in time.
     #[inline]
     pub fn wait(&mut self, ticket: Ticket, until_ns: u64) -> Option<Ended> {
-        if ticket.session() != self.session.number || !self.session.stash.is_empty() {
-            if let Some(ended) = self.find_elsewhere(ticket) {
-                return Some(ended);
-            }
+        if (ticket.session() != self.session.number || !self.session.stash.is_empty())
+            && let Some(ended) = self.find_elsewhere(ticket)
+        {
+            return Some(ended);
         }
         let name = ticket.name();
         let outcome =

@@ -25,7 +25,7 @@ use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::socket::{
     AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, listen,
-    sendmsg, socket, socketpair,
+    sendmsg, socket,
 };
 use nix::sys::stat::Mode;
 use nix::time::{ClockId, clock_gettime};
@@ -95,10 +95,11 @@ impl Channel {
         }
     }
 
+    #[cfg(test)]
     /// Two ends in one process.
     pub fn pair() -> Result<(Channel, Channel), Error> {
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-        let (a, b) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
+        let (a, b) = nix::sys::socket::socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
             .map_err(Error::system("making a pair of sockets"))?;
         Ok((Channel { socket: a }, Channel { socket: b }))
     }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use super::*;
-use crate::control::{FromDirector, ToDirector};
+use crate::control::message::{FromDirector, ToDirector};
 
 /// A pipe's end to send, and the other end, which tells when all copies of the first are closed.
 fn probe() -> (OwnedFd, File) {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
+use super::earlier;
 use super::link::{Connection, Link, NewSession, NewWorker, ToControl, ToData};
 use crate::control::folder::{Credentials, RuntimeFolder};
 use crate::control::message::{FromDirector, Role, ToDirector};
@@ -23,7 +24,7 @@ use crate::identity::Identity;
 use crate::layout::{SessionShape, WorkShape, head};
 use crate::limits;
 use crate::memory::Doorbell;
-use crate::memory::named::{self, Named};
+use crate::memory::named::Named;
 use crate::memory::sealed::{self, Kind};
 use crate::memory::{Process, boot_id, pid_namespace_inode};
 use crate::waiting::now_ns;
@@ -110,12 +111,7 @@ pub struct Control {
 impl Control {
     /// Takes the bus: sweeps what a killed director left, and listens.
     pub fn new(link: Arc<Link>, folder: RuntimeFolder) -> Result<Self, Error> {
-        // Until a new director can settle what they name, the ledgers of the one before serve nobody: clients have
-        // ended their open calls, and workers attach anew.
-        for stale in folder.stale_links()? {
-            named::remove_link_and_segment(&stale)?;
-        }
-        named::sweep(&segment_prefix(&folder), &[])?;
+        earlier::clear(&folder.stale_links()?, folder.bus_id(), &segment_prefix(&folder))?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(Error::system("making an epoll"))?;
         let listener = folder.bind()?;
         watch(&epoll, &listener, EpollFlags::EPOLLIN, LISTENER)?;

@@ -181,14 +181,14 @@ impl Data {
             | ToData::SessionMapped { from, .. }
             | ToData::SessionUnmapped { from, .. }
             | ToData::Leave(from) => match self.shell.peers.get(&from) {
-                Some(&Peer::Session(key)) => self.from_session(key, message),
-                Some(&Peer::Worker(key)) => self.from_worker(key, message),
+                Some(&Peer::Session(key)) => self.take_from_session(key, message),
+                Some(&Peer::Worker(key)) => self.take_from_worker(key, message),
                 None => {}
             },
         }
     }
 
-    fn from_session(&mut self, key: usize, message: ToData) {
+    fn take_from_session(&mut self, key: usize, message: ToData) {
         let ToData::OpenRoute { from, route, service, operation } = message else { return };
         let (service, operation) = (service.as_str(), operation.as_str());
         let status = self.core.open_route(key, route, service, operation, &mut self.shell);
@@ -201,7 +201,7 @@ impl Data {
         self.shell.send(ToControl::Send(from, FromDirector::RouteOpened { route, status, message }));
     }
 
-    fn from_worker(&mut self, key: usize, message: ToData) {
+    fn take_from_worker(&mut self, key: usize, message: ToData) {
         let provided = |status: Status| FromDirector::Provided { status, message: String::new() };
         match message {
             ToData::Provide { from, service, first, operations } => {

@@ -7,12 +7,14 @@
 //! worker   what it keeps of a worker                                       ┘
 //! data     the thread that drives the core          control  the thread of sockets and descriptors
 //! link     what the two say to each other           handle   what a program holds
+//! earlier  what a killed director left
 //! ```
 
 pub mod attach;
 mod control;
 pub mod core;
 mod data;
+mod earlier;
 pub(crate) mod handle;
 pub mod inspect;
 mod link;

@@ -58,6 +58,7 @@ impl Spans {
         self.books.free(span.allocation);
     }
 
+    #[cfg(test)]
     /// Bytes that are not in use, in however many pieces.
     pub fn free_bytes(&self) -> u64 {
         u64::from(self.books.storage_report().total_free_space) * ARENA_UNIT
@@ -125,6 +126,7 @@ impl Arena {
         }
     }
 
+    #[cfg(test)]
     /// Bytes that are not in use, in however many pieces.
     pub fn free_bytes(&self) -> u64 {
         self.spans.free_bytes()
@@ -137,6 +139,7 @@ impl Block {
         self.span.offset
     }
 
+    #[cfg(test)]
     /// Bytes that were asked for.
     pub fn len(&self) -> usize {
         self.span.len

@@ -204,6 +204,7 @@ impl Ro {
         self.0.words
     }
 
+    #[cfg(test)]
     /// Bytes of the arena.
     pub fn arena_len(&self) -> u64 {
         self.0.arena_len as u64
@@ -254,11 +255,13 @@ impl Rw {
         Some(OwnArena { start, len: len - words * 8, mapping: mapping.clone() })
     }
 
+    #[cfg(test)]
     /// Words of the word region.
     pub fn words(&self) -> usize {
         self.0.words
     }
 
+    #[cfg(test)]
     /// Bytes of the arena; 0 where it is an [`Arena`](super::Arena)'s.
     pub fn arena_len(&self) -> u64 {
         self.0.arena_len as u64

@@ -176,11 +176,7 @@ impl Attached {
                 }
                 self.send(&ToDirector::SessionMapped { index, accepted: mapped.is_ok() });
             }
-            FromDirector::UnmapSession { index } => {
-                if self.core.retire_session(index) {
-                    self.unmapped(index);
-                }
-            }
+            FromDirector::UnmapSession { index } if self.core.retire_session(index) => self.unmapped(index),
             FromDirector::Provided { status, message } => self.provided.push((status, message)),
             _ => {}
         }
