@@ -93,13 +93,14 @@ impl<'w> Request<'w> {
     }
 
     /// Answers with `len` bytes that `fill` writes in place: where the client reads them, if they are more than 64.
-    pub fn reply_with(mut self, len: usize, fill: impl FnOnce(&mut SharedMut<'_>)) -> Served {
+    /// It is given the request's payload, too: so a payload can be turned into a reply, and neither is copied.
+    pub fn reply_with(mut self, len: usize, fill: impl FnOnce(&Shared<'_>, &mut SharedMut<'_>)) -> Served {
         let traced = self.with(|_, begun| begun.request.flags & flag::TRACED != 0).unwrap_or(false);
         let flags = if traced { reply_flag::TRACED } else { 0 };
         let mut small = [0; (LINE - HEAD) * 8];
         if len > self.capacity() || reply_place(len as u64, flags) != Place::Arena {
             if len <= self.capacity() {
-                fill(&mut SharedMut { target: Target::Small(&mut small[..len]), len });
+                fill(&self.bytes(), &mut SharedMut { target: Target::Small(&mut small[..len]), len });
                 return self.reply(&small[..len]);
             }
             return self.too_large(len);
@@ -109,7 +110,7 @@ impl<'w> Request<'w> {
         let Some((inbox, at)) = buffer.filter(|(inbox, at)| inbox.ptr(*at, len).is_some()) else {
             return self.fail(0, "the reply buffer is not within the inbox");
         };
-        fill(&mut SharedMut { target: Target::Inbox(inbox, at), len });
+        fill(&self.bytes(), &mut SharedMut { target: Target::Inbox(inbox, at), len });
         self.answered = true;
         let mut inner = self.worker.inner.borrow_mut();
         if let Some((attached, begun)) = inner.take(self.key) {
