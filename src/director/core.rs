@@ -61,6 +61,23 @@ pub struct Settings {
     pub share_max: u64,
 }
 
+/// What a director has to look after at the moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Sessions whose memory somebody may still reach.
+    pub sessions: usize,
+    /// Workers.
+    pub workers: usize,
+    /// Services that somebody provides, or that a route leads to.
+    pub services: usize,
+    /// Sessions that are polled.
+    pub hot: usize,
+    /// Operations on which calls wait.
+    pub backlog: usize,
+    /// Calls that wait.
+    pub waiting: usize,
+}
+
 /// The director.
 pub struct DirectorCore<M: Memory> {
     pub(super) settings: Settings,
@@ -519,6 +536,18 @@ impl<M: Memory> DirectorCore<M> {
     /// A worker's key is about to be free.
     pub(super) fn forget_touched(&mut self, key: usize) {
         self.touched.retain(|&k| k != key);
+    }
+
+    /// What there is to look after.
+    pub fn load(&self) -> Load {
+        Load {
+            sessions: self.sessions.len(),
+            workers: self.workers.len(),
+            services: self.table.services_len(),
+            hot: self.hot.len(),
+            backlog: self.backlog.len(),
+            waiting: self.sessions.iter().map(|(_, s)| s.waiting as usize).sum(),
+        }
     }
 
     /// Calls in workers' hands.
