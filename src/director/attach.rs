@@ -119,7 +119,10 @@ impl<M: Memory> DirectorCore<M> {
             return Status::Fault;
         }
         match self.table.provide(worker, service, first, operations) {
-            Ok(()) => Status::Ok,
+            Ok(()) => {
+                self.news = true;
+                Status::Ok
+            }
             Err(status) => status,
         }
     }
@@ -175,10 +178,11 @@ impl<M: Memory> DirectorCore<M> {
         let (_, flights) = worker.remains();
         for flight in flights {
             let session = self.sessions.get_mut(flight.session).filter(|s| s.id == flight.session_id);
-            let Some(session) = session.filter(|s| !s.retired && !s.is_answered(flight.ticket)) else {
-                continue;
-            };
-            session.give_verdict(flight.ticket);
+            let Some(session) = session.filter(|s| !s.retired) else { continue };
+            if !session.is_answered(flight.ticket) {
+                session.give_verdict(flight.ticket);
+            }
+            // Also where the answer is in: the worker may have stopped between the stamp and the ring.
             fx.ring(Peer::Session(flight.session));
         }
     }

@@ -61,6 +61,23 @@ pub struct Settings {
     pub share_max: u64,
 }
 
+/// What a director has to look after at the moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Sessions whose memory somebody may still reach.
+    pub sessions: usize,
+    /// Workers.
+    pub workers: usize,
+    /// Services that somebody provides, or that a route leads to.
+    pub services: usize,
+    /// Sessions that are polled.
+    pub hot: usize,
+    /// Operations on which calls wait.
+    pub backlog: usize,
+    /// Calls that wait.
+    pub waiting: usize,
+}
+
 /// The director.
 pub struct DirectorCore<M: Memory> {
     pub(super) settings: Settings,
@@ -74,6 +91,9 @@ pub struct DirectorCore<M: Memory> {
     /// No waiting call expires before.
     next_expiry_ns: u64,
     parked: bool,
+    /// Something is polled or provided that was not before: the next turn finds something, so that nobody goes to
+    /// sleep between having announced it and having looked at that too.
+    pub(super) news: bool,
     stopping: bool,
     /// Calls dispatched, calls ended by the director itself.
     pub(super) dispatched: u64,
@@ -102,6 +122,7 @@ impl<M: Memory> DirectorCore<M> {
             touched: Vec::new(),
             next_expiry_ns: u64::MAX,
             parked: false,
+            news: false,
             stopping: false,
             dispatched: 0,
             refused: 0,
@@ -111,7 +132,7 @@ impl<M: Memory> DirectorCore<M> {
 
     /// Looks at every hot session once, and at what waits.
     pub fn turn(&mut self, now_ns: u64, fx: &mut impl Effects) -> Turn<()> {
-        let mut found = false;
+        let mut found = std::mem::take(&mut self.news);
         let mut i = 0;
         while let Some(&key) = self.hot.get(i) {
             let took = self.poll_session(key, now_ns, fx);
@@ -130,7 +151,7 @@ impl<M: Memory> DirectorCore<M> {
 
     /// One more turn of the same, for what is cold: a peer's word about whether it rang is never the last one.
     pub fn look_at_everything(&mut self) {
-        let cold = self.sessions.iter().filter(|(_, s)| !s.hot && !s.retired);
+        let cold = self.sessions.iter().filter(|(_, s)| !s.hot && s.is_served());
         let ready: Vec<usize> =
             cold.filter(|(_, s)| s.ring.is_ready(&s.outbox)).map(|(key, _)| key).collect();
         for key in ready {
@@ -141,9 +162,10 @@ impl<M: Memory> DirectorCore<M> {
     /// A session's doorbell rang: it is polled from now on.
     pub fn heat(&mut self, key: usize) {
         let Some(session) = self.sessions.get_mut(key) else { return };
+        self.news = true;
         session.polled.awake(&session.inbox);
         session.active_ns = 0;
-        if !session.hot && !session.retired {
+        if !session.hot && session.is_served() {
             session.hot = true;
             self.hot.push(key);
         }
@@ -152,7 +174,7 @@ impl<M: Memory> DirectorCore<M> {
     /// Takes what a session has published, up to the budget.
     fn poll_session(&mut self, key: usize, now_ns: u64, fx: &mut impl Effects) -> bool {
         for n in 0..BUDGET {
-            let Some(session) = self.sessions.get_mut(key).filter(|s| !s.retired) else { return n > 0 };
+            let Some(session) = self.sessions.get_mut(key).filter(|s| s.is_served()) else { return n > 0 };
             match session.take() {
                 Ok(Some((record, request))) => {
                     session.active_ns = now_ns;
@@ -164,7 +186,7 @@ impl<M: Memory> DirectorCore<M> {
                 Ok(None) => return n > 0,
                 Err(fault) => {
                     // Nothing more is taken from it; the shell disconnects it.
-                    session.retired = true;
+                    session.faulty = true;
                     fx.fault(Peer::Session(key), fault);
                     return true;
                 }
@@ -176,7 +198,7 @@ impl<M: Memory> DirectorCore<M> {
     /// Stops polling a session that has been quiet. Returns whether it did.
     fn chill(&mut self, key: usize, now_ns: u64) -> bool {
         let crowd = self.hot.len() > HOT_MAX;
-        let Some(session) = self.sessions.get_mut(key).filter(|s| !s.retired) else {
+        let Some(session) = self.sessions.get_mut(key).filter(|s| s.is_served()) else {
             self.hot.retain(|&k| k != key);
             return true;
         };
@@ -474,7 +496,7 @@ impl<M: Memory> DirectorCore<M> {
         let sessions = &mut self.sessions;
         self.hot.retain(|&key| {
             let Some(session) = sessions.get_mut(key) else { return false };
-            session.hot = !session.polled.is_parked() && !session.retired;
+            session.hot = !session.polled.is_parked() && session.is_served();
             session.hot
         });
         for (_, worker) in &mut self.workers {
@@ -517,6 +539,18 @@ impl<M: Memory> DirectorCore<M> {
     /// A worker's key is about to be free.
     pub(super) fn forget_touched(&mut self, key: usize) {
         self.touched.retain(|&k| k != key);
+    }
+
+    /// What there is to look after.
+    pub fn load(&self) -> Load {
+        Load {
+            sessions: self.sessions.len(),
+            workers: self.workers.len(),
+            services: self.table.services_len(),
+            hot: self.hot.len(),
+            backlog: self.backlog.len(),
+            waiting: self.sessions.iter().map(|(_, s)| s.waiting as usize).sum(),
+        }
     }
 
     /// Calls in workers' hands.

@@ -178,6 +178,11 @@ impl Table {
         &mut self.operations[key]
     }
 
+    /// How many services there are.
+    pub fn services_len(&self) -> usize {
+        self.services.len()
+    }
+
     /// All services with their operations.
     pub fn services(&self) -> impl Iterator<Item = (&Service, Vec<&Operation>)> {
         self.services
