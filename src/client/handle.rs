@@ -317,7 +317,7 @@ impl Inner {
     }
 
     fn reserve_slowly(&mut self, until_ns: u64) -> Result<u32, CallError> {
-        let slot = self.look_until(until_ns, |session, now_ns| {
+        let slot = self.look_until(None, until_ns, |session, now_ns| {
             session.reclaim(now_ns);
             if let Some(slot) = session.core.reserve() {
                 return Some(Ok(slot));
@@ -346,7 +346,7 @@ impl Inner {
         if let Some(taken) = take(&mut self.session) {
             return Ok(taken);
         }
-        let taken = self.look_until(until_ns, |session, now_ns| {
+        let taken = self.look_until(None, until_ns, |session, now_ns| {
             session.reclaim(now_ns);
             if let Some(taken) = take(session) {
                 return Some(Ok(taken));
@@ -363,15 +363,17 @@ impl Inner {
         }
     }
 
-    /// Looks at the session until there is what is looked for, or until the time has come.
+    /// Looks at the session until there is what is looked for, or until the time has come. `call` names the one call
+    /// that each look brings up to date, if it is not all of them.
     fn look_until<T>(
         &mut self,
+        call: Option<u64>,
         until_ns: u64,
         find: impl FnMut(&mut Session, u64) -> Option<T>,
     ) -> Option<T> {
         let now_ns = self.waiter.now_ns();
         let session = &mut self.session;
-        let mut look = Look { session, find, until_ns, checked_ns: now_ns, check: false };
+        let mut look = Look { session, call, find, until_ns, checked_ns: now_ns, check: false };
         block_on(&mut look, &mut self.waiter)
     }
 
@@ -384,8 +386,9 @@ impl Inner {
             return Some(ended);
         }
         let name = ticket.name();
-        let outcome =
-            self.look_until(until_ns, |session, now_ns| session.core.look(name, now_ns, &mut session.bells))?;
+        let outcome = self.look_until(Some(name), until_ns, |session, now_ns| {
+            session.core.look(name, now_ns, &mut session.bells)
+        })?;
         Some(Ended::Slot(self.session.core.slot_of(name), outcome))
     }
 
@@ -433,7 +436,7 @@ impl Inner {
             }
         }
         let number = self.session.number;
-        let found = self.look_until(until.ns(), |session, now_ns| {
+        let found = self.look_until(None, until.ns(), |session, now_ns| {
             match session.core.any_ended(now_ns, &mut session.bells) {
                 Some(name) => Some(Some(name)),
                 None => (session.core.open() == 0).then_some(None),
@@ -445,7 +448,7 @@ impl Inner {
     fn finish_one_way(&mut self) {
         if self.session.core.one_way() > 0 {
             let until_ns = now_ns() + CLOSE_NS;
-            self.look_until(until_ns, |session, now_ns| {
+            self.look_until(None, until_ns, |session, now_ns| {
                 session.reclaim(now_ns);
                 (session.core.one_way() == 0).then_some(())
             });
@@ -464,6 +467,8 @@ pub(super) enum Ended {
 /// Looks at a session until there is what is looked for: a client, as the party that is driven.
 struct Look<'a, F> {
     session: &'a mut Session,
+    /// The one call that is looked at; else all are.
+    call: Option<u64>,
     find: F,
     until_ns: u64,
     checked_ns: u64,
@@ -503,7 +508,9 @@ impl<T, F: FnMut(&mut Session, u64) -> Option<T>> Party for Look<'_, F> {
     }
 
     fn wake_at_ns(&self) -> u64 {
-        self.session.core.next_deadline_ns().min(self.until_ns)
+        let core = &self.session.core;
+        let deadline_ns = self.call.map_or_else(|| core.next_deadline_ns(), |name| core.deadline_ns(name));
+        deadline_ns.min(self.until_ns)
     }
 }
 
