@@ -49,8 +49,12 @@ pub mod flag {
     pub const TRACED: u16 = 1 << 2;
     /// The reply buffer is at the offset in the record, not the slot's own.
     pub const REPLY_AT: u16 = 1 << 3;
+    /// The ticket was published to an earlier director too: its ledgers say what has become of it.
+    pub const AGAIN: u16 = 1 << 8;
+    /// With `AGAIN`: its caller has given it up, so it is not to be dispatched.
+    pub const QUARANTINED: u16 = 1 << 9;
     /// The flags that exist; a record with others is a fault.
-    pub const ALL: u16 = HAS_KEY | ONE_WAY | TRACED | REPLY_AT;
+    pub const ALL: u16 = HAS_KEY | ONE_WAY | TRACED | REPLY_AT | AGAIN | QUARANTINED;
 }
 
 /// Where a payload of `len` bytes travels in a request with these flags.
@@ -160,6 +164,11 @@ impl Request {
             | u64::from(session_index) << 16
             | flags << 32
             | u64::from(session_tag) << 48;
+    }
+
+    /// Changes the flags of a record in place.
+    pub fn set_flags(r: &mut Record, set: u16, clear: u16) {
+        r[2] = (r[2] | u64::from(set) << 32) & !(u64::from(clear) << 32);
     }
 
     /// Whether the record's second half carries anything.

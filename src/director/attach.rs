@@ -32,6 +32,7 @@ impl<M: Memory> DirectorCore<M> {
         }
         let session = Session::new(id, identity, shape, published, self.settings.epoch, outbox, inbox);
         let key = self.sessions.insert(session);
+        self.session_ids.insert(id, key);
         self.heat(key);
         Ok(key)
     }
@@ -50,8 +51,11 @@ impl<M: Memory> DirectorCore<M> {
         if number >= limits::ROUTES_MAX || session.route(number).is_some() {
             return Status::Busy;
         }
-        let operation = match self.table.open_route(service, operation) {
+        let found = self.table.open_route(service, operation);
+        let operation = match found {
             Ok(operation) => operation,
+            // Its workers may not have come back yet: what is called meanwhile waits for them.
+            Err(_) if session.republishing => self.table.expect_route(service, operation),
             Err(status) => return status,
         };
         session.set_route(number, operation);
@@ -69,6 +73,7 @@ impl<M: Memory> DirectorCore<M> {
     pub fn session_gone(&mut self, key: usize, fx: &mut impl Effects) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         session.retired = true;
+        self.recovery.forget_session(key, std::mem::take(&mut session.republishing));
         for slot in session.waiting_slots() {
             session.remove_waiting(slot);
         }
@@ -92,7 +97,8 @@ impl<M: Memory> DirectorCore<M> {
     fn forget_session_if_unmapped(&mut self, key: usize, fx: &mut impl Effects) {
         if self.sessions.get(key).is_some_and(|s| s.retired && !s.is_mapped()) {
             self.forget_hot(key);
-            self.sessions.remove(key);
+            let session = self.sessions.remove(key);
+            self.session_ids.remove(&session.id);
             fx.forget(Peer::Session(key));
         }
     }
@@ -177,13 +183,13 @@ impl<M: Memory> DirectorCore<M> {
         let Some(worker) = self.workers.get(key) else { return };
         let (_, flights) = worker.remains();
         for flight in flights {
-            let session = self.sessions.get_mut(flight.session).filter(|s| s.id == flight.session_id);
-            let Some(session) = session.filter(|s| !s.retired) else { continue };
+            let Some(key) = self.session_key(flight.session) else { continue };
+            let session = &mut self.sessions[key];
             if !session.is_answered(flight.ticket) {
                 session.give_verdict(flight.ticket);
             }
             // Also where the answer is in: the worker may have stopped between the stamp and the ring.
-            fx.ring(Peer::Session(flight.session));
+            fx.ring(Peer::Session(key));
         }
     }
 
@@ -195,16 +201,9 @@ impl<M: Memory> DirectorCore<M> {
         self.table.remove_worker(key);
         let (taken, flights) = self.workers[key].remains();
         for flight in flights {
-            let session =
-                self.sessions.get(flight.session).filter(|s| s.id == flight.session_id && !s.retired);
-            let Some(session) = session else { continue };
-            if session.is_answered(flight.ticket) {
-                fx.ring(Peer::Session(flight.session)); // it may have died between the stamp and the ring
-            } else {
-                let begun = flight.position < taken;
-                let status = if begun { Status::WorkerDied } else { Status::NotBegun };
-                self.refuse(flight.session, flight.ticket, status, fx);
-            }
+            let begun = flight.position < taken;
+            let status = if begun { Status::WorkerDied } else { Status::NotBegun };
+            self.end_dead(flight.session, flight.ticket, status, fx);
         }
         self.workers.remove(key);
         self.forget_touched(key);

@@ -9,8 +9,11 @@
 //! All of it is private memory but the rings. A session is *hot* while requests keep coming: then it is polled; else
 //! it is cold, and its next request rings. Here is the data path; who comes and goes is in [`attach`](super::attach).
 
+use std::collections::HashMap;
+
 use slab::Slab;
 
+use super::recovery::Recovery;
 use super::session::{Mapping, Session};
 use super::table::{Provider, Table};
 use super::worker::{Flight, Standing, Worker};
@@ -46,6 +49,8 @@ pub trait Effects {
     fn fault(&mut self, peer: Peer, fault: Fault);
     /// The peer's memory is used by nobody any more, and its key is free.
     fn forget(&mut self, peer: Peer);
+    /// Nobody will ask for what this worker's inherited ledger names any more.
+    fn forget_ledger(&mut self, _worker: u64) {}
     /// CLOCK_MONOTONIC, exact: for traced calls.
     fn clock_ns(&mut self) -> u64;
 }
@@ -84,6 +89,11 @@ pub struct DirectorCore<M: Memory> {
     pub(super) table: Table,
     pub(super) sessions: Slab<Session<M>>,
     pub(super) workers: Slab<Worker<M>>,
+    /// Keys of the sessions, by id.
+    pub(super) session_ids: HashMap<u64, usize>,
+    pub(super) recovery: Recovery,
+    /// Something has become known of which inherited calls wait.
+    pub(super) resettle: bool,
     hot: Vec<usize>,
     /// Operations on which calls wait.
     backlog: Vec<usize>,
@@ -117,6 +127,9 @@ impl<M: Memory> DirectorCore<M> {
             table: Table::default(),
             sessions: Slab::new(),
             workers: Slab::new(),
+            session_ids: HashMap::new(),
+            recovery: Recovery::default(),
+            resettle: false,
             hot: Vec::new(),
             backlog: Vec::new(),
             touched: Vec::new(),
@@ -133,6 +146,9 @@ impl<M: Memory> DirectorCore<M> {
     /// Looks at every hot session once, and at what waits.
     pub fn turn(&mut self, now_ns: u64, fx: &mut impl Effects) -> Turn<()> {
         let mut found = std::mem::take(&mut self.news);
+        if self.is_recovering() {
+            self.recover(now_ns, fx);
+        }
         let mut i = 0;
         while let Some(&key) = self.hot.get(i) {
             let took = self.poll_session(key, now_ns, fx);
@@ -220,7 +236,7 @@ impl<M: Memory> DirectorCore<M> {
     }
 
     /// Decides what happens to a call.
-    fn route(
+    pub(super) fn route(
         &mut self,
         key: usize,
         mut record: Record,
@@ -230,6 +246,12 @@ impl<M: Memory> DirectorCore<M> {
     ) {
         if request.flags & flag::TRACED != 0 {
             record[WORD_TAKEN_NS] = fx.clock_ns();
+        }
+        if request.flags & flag::AGAIN != 0 {
+            match self.settle(key, record, &request, fx) {
+                Some(fresh) => record = fresh,
+                None => return,
+            }
         }
         let Some(route) = self.sessions[key].route(request.operation) else {
             return self.refuse(key, request.ticket, Status::NoSuchService, fx);
@@ -307,7 +329,7 @@ impl<M: Memory> DirectorCore<M> {
         }
         match best {
             Some((_, provider, index)) => Choice::Give(provider, index),
-            None if hope => Choice::Wait,
+            None if hope || self.recovery.awaits_workers() => Choice::Wait,
             None => Choice::Nobody,
         }
     }
@@ -326,12 +348,8 @@ impl<M: Memory> DirectorCore<M> {
             record[WORD_TAKEN_NS + 1] = fx.clock_ns();
         }
         let worker = &mut self.workers[to.worker];
-        let flight = Flight {
-            session: key,
-            session_id: self.sessions[key].id,
-            ticket: request.ticket,
-            ..Flight::default()
-        };
+        let (session, ticket) = (self.sessions[key].id, request.ticket);
+        let flight = Flight { session, ticket, ..Flight::default() };
         if !worker.touched {
             self.touched.push(to.worker);
         }
@@ -506,7 +524,8 @@ impl<M: Memory> DirectorCore<M> {
 
     /// When it wants to be woken though nobody rings: for a waiting call's deadline.
     pub fn wake_at_ns(&self) -> u64 {
-        if self.backlog.is_empty() { u64::MAX } else { self.next_expiry_ns }
+        let expiry_ns = if self.backlog.is_empty() { u64::MAX } else { self.next_expiry_ns };
+        expiry_ns.min(self.recovery.ends_ns())
     }
 
     /// From now on no call is taken on; what waits is ended. Those in workers' hands go on.

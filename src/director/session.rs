@@ -22,6 +22,8 @@ struct WaitingCall {
     last: u64,
     /// Whether its call waits here.
     occupied: bool,
+    /// It waits for its worker, in no route's list.
+    held: bool,
     next: u32,
     previous: u32,
     record: Record,
@@ -93,6 +95,8 @@ pub struct Session<M: Memory> {
     pub retired: bool,
     /// It broke the protocol: nothing more is taken from it. It stays until the shell says that it is gone.
     pub faulty: bool,
+    /// It came back after a director's death, and has not published all again yet.
+    pub republishing: bool,
     notices: u64,
 }
 
@@ -108,8 +112,14 @@ impl<M: Memory> Session<M> {
         inbox: M::Rw,
     ) -> Self {
         let (out, at, n) = (shape.outbox(), shape.inbox(), u64::from(shape.slots));
-        let place =
-            |_| WaitingCall { last: 0, occupied: false, next: NONE, previous: NONE, record: [0; LINE] };
+        let place = |_| WaitingCall {
+            last: 0,
+            occupied: false,
+            held: false,
+            next: NONE,
+            previous: NONE,
+            record: [0; LINE],
+        };
         // Each director's numbers are above those of the one before, so that no client takes a new cold spell for
         // one that it has rung for already.
         let polled = Parking::new(at.polled, epoch << 32);
@@ -128,7 +138,9 @@ impl<M: Memory> Session<M> {
             calls: 0,
             retired: false,
             faulty: false,
-            notices: 0,
+            republishing: false,
+            // Goes on where an earlier director was: only that it moves means anything.
+            notices: inbox.load(at.notices),
             id,
             identity,
             shape,
@@ -233,7 +245,7 @@ impl<M: Memory> Session<M> {
     /// Tells the client that a call may never be answered. The reply right stays where it is.
     pub fn give_verdict(&mut self, ticket: u64) {
         self.inbox.store(self.at.verdict + self.replies.slot(ticket), ticket + 1);
-        self.notices += 1;
+        self.notices = self.notices.wrapping_add(1);
         self.inbox.release(); // pairs with the acquire where the client sees `notices` move
         self.inbox.store(self.at.notices, self.notices);
     }
@@ -253,6 +265,21 @@ impl<M: Memory> Session<M> {
         !std::mem::replace(&mut route.has_turn, true)
     }
 
+    /// Keeps a call that was published again until it is known what has become of it. Returns its slot.
+    pub fn hold(&mut self, request: &Request, record: &Record) -> u32 {
+        let slot = self.replies.slot(request.ticket);
+        let place = &mut self.places[slot];
+        (place.record, place.occupied, place.held) = (*record, true, true);
+        slot as u32
+    }
+
+    /// Takes it back.
+    pub fn take_held(&mut self, slot: u32) -> Option<Record> {
+        let place = self.places.get_mut(slot as usize).filter(|p| p.held)?;
+        (place.occupied, place.held) = (false, false);
+        Some(place.record)
+    }
+
     /// The slot of the first call that waits on a route.
     pub fn first_waiting(&self, number: u32) -> Option<u32> {
         let route = self.routes.get(number as usize)?.as_ref()?;
@@ -267,7 +294,7 @@ impl<M: Memory> Session<M> {
     /// Takes a call out of its route's list.
     pub fn remove_waiting(&mut self, slot: u32) {
         let place = &mut self.places[slot as usize];
-        if !std::mem::replace(&mut place.occupied, false) {
+        if !std::mem::replace(&mut place.occupied, false) || std::mem::take(&mut place.held) {
             return;
         }
         let (previous, next) = (place.previous, place.next);
@@ -285,8 +312,9 @@ impl<M: Memory> Session<M> {
         self.waiting -= 1;
     }
 
-    /// The slots in which calls wait.
+    /// The slots in which calls wait for room: the director has their reply rights.
     pub fn waiting_slots(&self) -> Vec<u32> {
-        (0..self.places.len() as u32).filter(|&s| self.places[s as usize].occupied).collect()
+        let waits = |&s: &u32| self.places[s as usize].occupied && !self.places[s as usize].held;
+        (0..self.places.len() as u32).filter(waits).collect()
     }
 }

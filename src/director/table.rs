@@ -67,35 +67,37 @@ impl Table {
         first: u16,
         operations: &[&str],
     ) -> Result<(), Status> {
-        let service_key = match self.names.get(service) {
-            Some(&key) => key,
-            None if self.services.len() >= limits::SERVICES_MAX => return Err(Status::Busy),
-            None => {
-                let key = self.services.insert(Service { name: service.into(), operations: Vec::new() });
-                self.names.insert(service.into(), key);
-                key
-            }
-        };
-        self.remove_provider(service_key, worker);
+        if !self.names.contains_key(service) && self.services.len() >= limits::SERVICES_MAX {
+            return Err(Status::Busy);
+        }
+        let service = self.service_or_new(service);
+        self.remove_provider(service, worker);
         for (i, name) in operations.iter().enumerate() {
-            let key = self.operation_of(service_key, name).unwrap_or_else(|| {
-                let entry = self.operations.vacant_entry();
-                let key = entry.key();
-                entry.insert(Operation {
-                    key,
-                    service: service_key,
-                    name: (*name).into(),
-                    providers: Vec::new(),
-                    turns: VecDeque::new(),
-                    routes: 0,
-                });
-                self.services[service_key].operations.push(key);
-                key
-            });
+            let key = self.operation_or_new(service, name);
             self.operations[key].providers.push(Provider { worker, number: first + i as u16 });
         }
-        self.forget_unused(service_key);
+        self.forget_unused(service);
         Ok(())
+    }
+
+    fn service_or_new(&mut self, name: &str) -> usize {
+        if let Some(&key) = self.names.get(name) {
+            return key;
+        }
+        let key = self.services.insert(Service { name: name.into(), operations: Vec::new() });
+        self.names.insert(name.into(), key);
+        key
+    }
+
+    fn operation_or_new(&mut self, service: usize, name: &str) -> usize {
+        self.operation_of(service, name).unwrap_or_else(|| {
+            let entry = self.operations.vacant_entry();
+            let key = entry.key();
+            let (providers, turns) = (Vec::new(), VecDeque::new());
+            entry.insert(Operation { key, service, name: name.into(), providers, turns, routes: 0 });
+            self.services[service].operations.push(key);
+            key
+        })
     }
 
     /// A worker provides a service no more. Returns whether it did.
@@ -153,6 +155,14 @@ impl Table {
         let key = self.operation_of(service, operation).ok_or(Status::NoSuchOperation)?;
         self.operations[key].routes += 1;
         Ok(key)
+    }
+
+    /// Opens a route to an operation that nobody provides yet.
+    pub fn expect_route(&mut self, service: &str, operation: &str) -> usize {
+        let service_key = self.service_or_new(service);
+        let key = self.operation_or_new(service_key, operation);
+        self.operations[key].routes += 1;
+        key
     }
 
     /// Lets go of an operation.

@@ -24,10 +24,8 @@ pub const SHARE_MIN: u64 = 2;
 pub struct Flight {
     /// Whether the entry is in use.
     pub on: bool,
-    /// The session's key.
-    pub session: usize,
-    /// The session's id: the key may have been used again.
-    pub session_id: u64,
+    /// The session's id.
+    pub session: u64,
     /// The ticket.
     pub ticket: u64,
     /// The position in the work ring.
@@ -59,8 +57,12 @@ pub struct Worker<M: Memory> {
     ledger: Ledger,
     flights: Box<[Flight]>,
     free: Vec<u16>,
-    start: u64,
+    /// Calls that were given to it, those that were carried over included.
+    given: u64,
+    /// Of those, how many it has answered, as far as is known.
     completed: u64,
+    /// What its page counted before.
+    completed_before: u64,
     share: u64,
     share_max: u64,
     service_ns: u64,
@@ -93,7 +95,9 @@ impl<M: Memory> Worker<M> {
             ledger: Ledger::new(at.ledger),
             flights: vec![Flight::default(); slots as usize].into_boxed_slice(),
             free: (0..shape.slots as u16).rev().collect(),
+            given: 0,
             completed: 0,
+            completed_before: page.load(progress.completed),
             share: SHARE_MIN,
             share_max: share_max.clamp(1, slots - 1),
             service_ns: SHARE_NS,
@@ -106,7 +110,6 @@ impl<M: Memory> Worker<M> {
             sessions: 0,
             id,
             identity,
-            start,
             work,
             page,
             at,
@@ -117,7 +120,7 @@ impl<M: Memory> Worker<M> {
     /// Calls in its hands, as far as is known.
     #[inline]
     pub fn in_flight(&self) -> u64 {
-        self.ring.next() - self.start - self.completed
+        self.given - self.completed
     }
 
     /// Calls it has answered, as far as is known.
@@ -138,8 +141,8 @@ impl<M: Memory> Worker<M> {
 
     /// Looks how far it is, and sets its share by how quickly it got there.
     pub fn look(&mut self, now_ns: u64) {
-        let pushed = self.ring.next() - self.start;
-        let completed = self.page.load(self.progress.completed).min(pushed);
+        let counted = self.page.load(self.progress.completed).saturating_sub(self.completed_before);
+        let completed = counted.min(self.given);
         self.page.acquire();
         let newly = completed.saturating_sub(self.completed);
         if newly == 0 {
@@ -179,13 +182,24 @@ impl<M: Memory> Worker<M> {
         let position = self.ring.next();
         (flight.on, flight.position) = (true, position);
         self.flights[usize::from(entry)] = flight;
-        let Flight { session_id: session, ticket, .. } = flight;
+        let Flight { session, ticket, .. } = flight;
         self.ledger.enter(&self.work, entry, Entry { position, session, ticket });
         let used = if Request::needs_tail(record) { LINE } else { HEAD };
         Request::address(record, entry, number, index, session as u16);
         self.ring.publish(&self.work, record, used);
+        self.given += 1;
         self.touched = true;
         true
+    }
+
+    /// Takes over an entry that it had begun under an earlier director.
+    pub fn carry(&mut self, entry: u16, carried: Entry) {
+        let Entry { position, session, ticket } = carried;
+        if let Some(flight) = self.flights.get_mut(usize::from(entry)) {
+            *flight = Flight { on: true, session, ticket, position };
+            self.free.retain(|&e| e != entry);
+            self.given += 1;
+        }
     }
 
     /// Whether to ring it, now that something was pushed and `fence` was called.

@@ -1,0 +1,347 @@
+//! What a director inherits from one that was killed, and how it settles it.
+//!
+//! ```text
+//!  ledgers of the earlier director ──► who had which ticket at which position
+//!  clients publish again what is unanswered (AGAIN) ──► settle:
+//!      answered                                   ring the client
+//!      in no ledger                               it was never in a worker's hands: dispatch it
+//!      at a worker that has presented itself      it began (the entry was carried over), or it never will: dispatch
+//!      at a worker that is dead                   WORKER_DIED: it may have run
+//!      at a worker that lives and is not here     hold, until it presents itself, dies, or the window ends
+//! ```
+//! A worker that presents itself says where it stands: `taken` is final then, since it takes nothing more from its old
+//! ring. What lies behind it has never begun. Its new ring starts past every position that the old ledger names, so
+//! that no position is ever used twice, and entries that are open are carried over under their own numbers.
+
+use std::collections::HashMap;
+
+use super::core::{DirectorCore, Effects, Peer};
+use super::session::Session;
+use super::worker::Worker;
+use crate::core::ledger::Entry;
+use crate::core::{Memory, Read};
+use crate::error::{Fault, Status};
+use crate::identity::Identity;
+use crate::layout::{Progress, Record, Request, SessionShape, WorkShape, flag};
+use crate::limits;
+
+/// What is known of a worker whose ledger was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Presence {
+    /// It seems to live, and has not presented itself.
+    Awaited,
+    /// It has, and had begun all before this position.
+    Presented(u64),
+    /// The kernel says that it is dead.
+    Dead,
+    /// It lives, but did not come in time.
+    Missed,
+}
+
+/// A worker's ledger, as an earlier director left it.
+struct Inherited {
+    worker: u64,
+    presence: Presence,
+    entries: Vec<Entry>,
+}
+
+/// What is inherited, and not all settled.
+#[derive(Default)]
+pub struct Recovery {
+    /// Until then workers and sessions may come back.
+    until_ns: u64,
+    open: bool,
+    workers: Vec<Inherited>,
+    /// By session and ticket: which worker had it, and at which position.
+    tickets: HashMap<(u64, u64), (usize, u64)>,
+    /// A ledger could not be read, so what no other names may have been in it.
+    incomplete: bool,
+    /// Records that wait for their worker, by session's key and slot.
+    held: Vec<(usize, u32)>,
+    /// Sessions that have not said that all is published again.
+    republishing: u32,
+}
+
+/// What is to be done with a record that was published again.
+#[derive(Debug, PartialEq, Eq)]
+enum Settled {
+    /// It was never begun, and never will be by whom had it: dispatch it.
+    Fresh,
+    /// Somebody who lives has it in his hands.
+    InFlight,
+    /// Whoever had it is dead.
+    Died,
+    /// Not known yet.
+    Held,
+    /// Never to be known in time: the caller is told so, and the slot stays in quarantine.
+    Unknown,
+}
+
+impl Recovery {
+    /// Whether workers that were here before may still come.
+    pub fn awaits_workers(&self) -> bool {
+        self.open && self.workers.iter().any(|w| w.presence == Presence::Awaited)
+    }
+
+    /// Whether sessions and workers may still come back.
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// When the window ends, if it is open.
+    pub fn ends_ns(&self) -> u64 {
+        if self.open { self.until_ns } else { u64::MAX }
+    }
+
+    /// A session is gone.
+    pub(super) fn forget_session(&mut self, key: usize, republishing: bool) {
+        self.held.retain(|&(k, _)| k != key);
+        self.republishing -= u32::from(republishing);
+    }
+
+    fn settle(&self, session: u64, ticket: u64) -> Settled {
+        let Some(&(worker, position)) = self.tickets.get(&(session, ticket)) else {
+            return if self.incomplete { Settled::Unknown } else { Settled::Fresh };
+        };
+        match self.workers[worker].presence {
+            Presence::Presented(taken) if position >= taken => Settled::Fresh,
+            Presence::Presented(_) => Settled::InFlight,
+            Presence::Dead => Settled::Died,
+            Presence::Awaited => Settled::Held,
+            Presence::Missed => Settled::Unknown,
+        }
+    }
+}
+
+/// What goes over from a worker's old segment to its new one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CarriedOver {
+    /// The first position of the new ring.
+    pub start: u64,
+    /// What the worker had begun before: all behind it never will.
+    pub taken: u64,
+    /// Entries that are open, by their number.
+    pub entries: Vec<(u16, Entry)>,
+}
+
+/// Finds that out: from the old ledger, the worker's final `taken`, and its done marks.
+pub fn carry_over(
+    old_start: u64,
+    entries: &[(u16, Entry)],
+    taken: u64,
+    page: &impl Read,
+    at: &Progress,
+) -> Result<CarriedOver, Fault> {
+    // Each push is entered, and the newest entry is still there: so this is past all that was ever pushed.
+    let top = entries.iter().map(|(_, e)| e.position + 1).max().unwrap_or(0).max(old_start);
+    if taken > top {
+        return Err(Fault::Field { field: "taken", value: taken, bound: top });
+    }
+    let open = |&&(e, entry): &&(u16, Entry)| {
+        entry.position < taken && page.load(at.done + usize::from(e)) != entry.position + 1
+    };
+    Ok(CarriedOver { start: top, taken, entries: entries.iter().filter(open).copied().collect() })
+}
+
+impl<M: Memory> DirectorCore<M> {
+    /// A worker's ledger was found. Before anybody attaches.
+    pub fn inherit(&mut self, worker: u64, entries: &[(u16, Entry)], is_dead: bool) {
+        let presence = if is_dead { Presence::Dead } else { Presence::Awaited };
+        let recovery = &mut self.recovery;
+        let index = recovery.workers.len();
+        for (_, e) in entries {
+            recovery.tickets.insert((e.session, e.ticket), (index, e.position));
+        }
+        let entries = entries.iter().map(|&(_, e)| e).collect();
+        recovery.workers.push(Inherited { worker, presence, entries });
+    }
+
+    /// A ledger was found that can't be read: truth goes before precision from now on.
+    pub fn inherit_unreadable(&mut self) {
+        self.recovery.incomplete = true;
+    }
+
+    /// Until then workers and sessions may come back.
+    pub fn open_window(&mut self, until_ns: u64) {
+        (self.recovery.until_ns, self.recovery.open) = (until_ns, true);
+    }
+
+    /// A session comes back, with the memory and the id that it had. Its client opens its routes, publishes again
+    /// what is unanswered, and then says that it has: see [`republished`](Self::republished).
+    pub fn resume_session(
+        &mut self,
+        id: u64,
+        identity: Identity,
+        shape: SessionShape,
+        published: u64,
+        outbox: M::Ro,
+        inbox: M::Rw,
+    ) -> Result<usize, Status> {
+        let key = self.attach_session(id, identity, shape, published, outbox, inbox)?;
+        self.sessions[key].republishing = true;
+        self.recovery.republishing += 1;
+        Ok(key)
+    }
+
+    /// A session that came back has published all that it had open.
+    pub fn republished(&mut self, key: usize) {
+        if let Some(session) = self.sessions.get_mut(key)
+            && std::mem::take(&mut session.republishing)
+        {
+            self.recovery.republishing -= 1;
+            self.news = true;
+        }
+    }
+
+    /// A worker comes back. Its new work segment is linked and holds the entries that were carried over.
+    pub fn resume_worker(
+        &mut self,
+        id: u64,
+        identity: Identity,
+        shape: WorkShape,
+        carried: &CarriedOver,
+        work: M::Rw,
+        page: M::Ro,
+    ) -> Result<usize, Status> {
+        if self.workers.len() >= limits::WORKERS_MAX {
+            return Err(Status::Busy);
+        }
+        let mut worker = Worker::new(id, identity, shape, carried.start, self.settings.share_max, work, page);
+        carried.entries.iter().for_each(|&(e, entry)| worker.carry(e, entry));
+        let key = self.workers.insert(worker);
+        if let Some(inherited) = self.recovery.workers.iter_mut().find(|w| w.worker == id) {
+            inherited.presence = Presence::Presented(carried.taken);
+            let open = |e: &Entry| carried.entries.iter().any(|(_, c)| c == e);
+            inherited.entries.retain(open);
+        }
+        self.recovery_news();
+        Ok(key)
+    }
+
+    /// The kernel says that a worker whose ledger was found is dead.
+    pub fn inherited_dead(&mut self, worker: u64, fx: &mut impl Effects) {
+        let Some(inherited) = self.recovery.workers.iter_mut().find(|w| w.worker == worker) else { return };
+        match inherited.presence {
+            Presence::Awaited => inherited.presence = Presence::Dead,
+            Presence::Missed => {
+                // Its clients were told long ago; now their slots can be free.
+                inherited.presence = Presence::Dead;
+                for entry in std::mem::take(&mut inherited.entries) {
+                    self.end_dead(entry.session, entry.ticket, Status::WorkerDied, fx);
+                }
+            }
+            Presence::Presented(_) | Presence::Dead => {}
+        }
+        self.recovery_news();
+    }
+
+    fn recovery_news(&mut self) {
+        (self.news, self.resettle) = (true, true);
+    }
+
+    /// Looks after what is inherited: the window's end, and what waits for it.
+    pub(super) fn recover(&mut self, now_ns: u64, fx: &mut impl Effects) {
+        if self.recovery.open && now_ns >= self.recovery.until_ns {
+            self.recovery.open = false;
+            for w in self.recovery.workers.iter_mut().filter(|w| w.presence == Presence::Awaited) {
+                w.presence = Presence::Missed;
+            }
+            self.resettle = true;
+        }
+        if std::mem::take(&mut self.resettle) {
+            for (key, slot) in std::mem::take(&mut self.recovery.held) {
+                let Some(record) = self.sessions.get_mut(key).and_then(|s| s.take_held(slot)) else {
+                    continue;
+                };
+                self.route(key, record, Request::of_client(&record), now_ns, fx);
+            }
+        }
+        if !self.recovery.open && self.recovery.republishing == 0 && self.recovery.held.is_empty() {
+            self.forget_ledgers(fx);
+        }
+    }
+
+    /// Nobody will ask about these any more.
+    fn forget_ledgers(&mut self, fx: &mut impl Effects) {
+        let recovery = &mut self.recovery;
+        recovery.tickets.clear();
+        recovery.incomplete = false;
+        recovery.workers.retain(|w| {
+            let keep = w.presence == Presence::Missed;
+            if w.presence == Presence::Dead {
+                fx.forget_ledger(w.worker);
+            }
+            keep
+        });
+    }
+
+    /// Whether anything is left to look after.
+    pub(super) fn is_recovering(&self) -> bool {
+        self.recovery.open || self.resettle || !self.recovery.tickets.is_empty()
+    }
+
+    /// Settles a record that was published again. Returns it if it is to be dispatched like a new one.
+    pub(super) fn settle(
+        &mut self,
+        key: usize,
+        mut record: Record,
+        request: &Request,
+        fx: &mut impl Effects,
+    ) -> Option<Record> {
+        let session = &mut self.sessions[key];
+        let (id, ticket) = (session.id, request.ticket);
+        if session.is_answered(ticket) {
+            fx.ring(Peer::Session(key));
+            return None;
+        }
+        match self.recovery.settle(id, ticket) {
+            Settled::Fresh if request.flags & flag::QUARANTINED != 0 => {
+                self.refuse(key, ticket, Status::NotBegun, fx);
+            }
+            Settled::Fresh => {
+                Request::set_flags(&mut record, 0, flag::AGAIN);
+                return Some(record);
+            }
+            Settled::InFlight => self.check_carried(key, id, ticket, fx),
+            Settled::Died => self.refuse(key, ticket, Status::WorkerDied, fx),
+            Settled::Held => {
+                let slot = session.hold(request, &record);
+                self.recovery.held.push((key, slot));
+            }
+            Settled::Unknown => give_verdict(session, key, ticket, fx),
+        }
+        None
+    }
+
+    /// A ticket that its worker had begun is in the ledger that was carried over; else the worker has marked it done
+    /// and there is no answer: its word is worth nothing, and the caller is told that it may have run.
+    fn check_carried(&mut self, key: usize, id: u64, ticket: u64, fx: &mut impl Effects) {
+        let workers = &self.recovery.workers;
+        let carried = workers.iter().flat_map(|w| &w.entries).any(|e| e.session == id && e.ticket == ticket);
+        let session = &mut self.sessions[key];
+        if !carried && !session.is_answered(ticket) {
+            give_verdict(session, key, ticket, fx);
+        }
+    }
+
+    /// Ends a ticket whose worker is dead, if its session is here and it was not answered.
+    pub(super) fn end_dead(&mut self, session: u64, ticket: u64, status: Status, fx: &mut impl Effects) {
+        let Some(key) = self.session_key(session) else { return };
+        if self.sessions[key].is_answered(ticket) {
+            fx.ring(Peer::Session(key)); // it may have died between the stamp and the ring
+        } else {
+            self.refuse(key, ticket, status, fx);
+        }
+    }
+
+    /// The key of a session that is attached, and not retired.
+    pub(super) fn session_key(&self, id: u64) -> Option<usize> {
+        let &key = self.session_ids.get(&id)?;
+        self.sessions.get(key).filter(|s| !s.retired).map(|_| key)
+    }
+}
+
+fn give_verdict<M: Memory>(session: &mut Session<M>, key: usize, ticket: u64, fx: &mut impl Effects) {
+    session.give_verdict(ticket);
+    fx.ring(Peer::Session(key));
+}
