@@ -131,7 +131,10 @@ impl<M: Memory> DirectorCore<M> {
             return Status::Fault;
         }
         match self.table.provide(worker, service, first, operations) {
-            Ok(()) => Status::Ok,
+            Ok(()) => {
+                self.news = true;
+                Status::Ok
+            }
             Err(status) => status,
         }
     }

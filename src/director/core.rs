@@ -93,6 +93,9 @@ pub struct DirectorCore<M: Memory> {
     /// No waiting call expires before.
     next_expiry_ns: u64,
     parked: bool,
+    /// Something is polled or provided that was not before: the next turn finds something, so that nobody goes to
+    /// sleep between having announced it and having looked at that too.
+    pub(super) news: bool,
     stopping: bool,
     /// Calls dispatched, calls ended by the director itself.
     pub(super) dispatched: u64,
@@ -124,6 +127,7 @@ impl<M: Memory> DirectorCore<M> {
             touched: Vec::new(),
             next_expiry_ns: u64::MAX,
             parked: false,
+            news: false,
             stopping: false,
             dispatched: 0,
             refused: 0,
@@ -133,7 +137,7 @@ impl<M: Memory> DirectorCore<M> {
 
     /// Looks at every hot session once, and at what waits.
     pub fn turn(&mut self, now_ns: u64, fx: &mut impl Effects) -> Turn<()> {
-        let mut found = false;
+        let mut found = std::mem::take(&mut self.news);
         let mut i = 0;
         while let Some(&key) = self.hot.get(i) {
             let took = self.poll_session(key, now_ns, fx);
@@ -163,6 +167,7 @@ impl<M: Memory> DirectorCore<M> {
     /// A session's doorbell rang: it is polled from now on.
     pub fn heat(&mut self, key: usize) {
         let Some(session) = self.sessions.get_mut(key) else { return };
+        self.news = true;
         session.polled.awake(&session.inbox);
         session.active_ns = 0;
         if !session.hot && !session.retired {
