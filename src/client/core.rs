@@ -342,11 +342,12 @@ impl<M: Memory> ClientCore<M> {
     }
 
     /// Looks after the slots that nobody waits for: one-way calls that have ended, and quarantined slots whose stamp
-    /// is in, are free again.
+    /// is in, are free again; calls whose deadline has passed end, so that nobody is woken for them again.
     pub fn reclaim(&mut self, now_ns: u64, fx: &mut impl Effects) {
         for slot in 0..self.slots.len() as u32 {
             let s = &mut self.slots[slot as usize];
-            if s.state == State::Open && s.one_way {
+            let expired = s.deadline_ns != 0 && now_ns >= s.deadline_ns;
+            if s.state == State::Open && (s.one_way || expired) {
                 self.settle(slot, now_ns, fx);
             } else if s.state == State::Quarantined && self.replies.stamp(&self.inbox, s.ticket) > s.ticket {
                 s.state = State::Free;
@@ -367,7 +368,16 @@ impl<M: Memory> ClientCore<M> {
         }
     }
 
-    /// The earliest deadline of an open call; `u64::MAX` if there is none.
+    /// The deadline of one open call, for a wait in which the others are not looked at: they would wake it, and
+    /// wake it again. `u64::MAX` if there is none.
+    pub fn deadline_ns(&self, name: u64) -> u64 {
+        let s = &self.slots[self.slot_of(name) as usize];
+        let open = s.name == name && s.state == State::Open && s.deadline_ns != 0;
+        if open { s.deadline_ns } else { u64::MAX }
+    }
+
+    /// The earliest deadline of an open call, for a wait in which each turn calls [`any_ended`](Self::any_ended) or
+    /// [`reclaim`](Self::reclaim); `u64::MAX` if there is none.
     pub fn next_deadline_ns(&self) -> u64 {
         let open = self.slots.iter().filter(|s| s.state == State::Open && s.deadline_ns != 0);
         open.map(|s| s.deadline_ns).min().unwrap_or(u64::MAX)
