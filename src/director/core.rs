@@ -156,7 +156,7 @@ impl<M: Memory> DirectorCore<M> {
 
     /// One more turn of the same, for what is cold: a peer's word about whether it rang is never the last one.
     pub fn look_at_everything(&mut self) {
-        let cold = self.sessions.iter().filter(|(_, s)| !s.hot && !s.retired);
+        let cold = self.sessions.iter().filter(|(_, s)| !s.hot && s.is_served());
         let ready: Vec<usize> =
             cold.filter(|(_, s)| s.ring.is_ready(&s.outbox)).map(|(key, _)| key).collect();
         for key in ready {
@@ -170,7 +170,7 @@ impl<M: Memory> DirectorCore<M> {
         self.news = true;
         session.polled.awake(&session.inbox);
         session.active_ns = 0;
-        if !session.hot && !session.retired {
+        if !session.hot && session.is_served() {
             session.hot = true;
             self.hot.push(key);
         }
@@ -179,7 +179,7 @@ impl<M: Memory> DirectorCore<M> {
     /// Takes what a session has published, up to the budget.
     fn poll_session(&mut self, key: usize, now_ns: u64, fx: &mut impl Effects) -> bool {
         for n in 0..BUDGET {
-            let Some(session) = self.sessions.get_mut(key).filter(|s| !s.retired) else { return n > 0 };
+            let Some(session) = self.sessions.get_mut(key).filter(|s| s.is_served()) else { return n > 0 };
             match session.take() {
                 Ok(Some((record, request))) => {
                     session.active_ns = now_ns;
@@ -191,7 +191,7 @@ impl<M: Memory> DirectorCore<M> {
                 Ok(None) => return n > 0,
                 Err(fault) => {
                     // Nothing more is taken from it; the shell disconnects it.
-                    session.retired = true;
+                    session.faulty = true;
                     fx.fault(Peer::Session(key), fault);
                     return true;
                 }
@@ -203,7 +203,7 @@ impl<M: Memory> DirectorCore<M> {
     /// Stops polling a session that has been quiet. Returns whether it did.
     fn chill(&mut self, key: usize, now_ns: u64) -> bool {
         let crowd = self.hot.len() > HOT_MAX;
-        let Some(session) = self.sessions.get_mut(key).filter(|s| !s.retired) else {
+        let Some(session) = self.sessions.get_mut(key).filter(|s| s.is_served()) else {
             self.hot.retain(|&k| k != key);
             return true;
         };
@@ -498,7 +498,7 @@ impl<M: Memory> DirectorCore<M> {
         let sessions = &mut self.sessions;
         self.hot.retain(|&key| {
             let Some(session) = sessions.get_mut(key) else { return false };
-            session.hot = !session.polled.is_parked() && !session.retired;
+            session.hot = !session.polled.is_parked() && session.is_served();
             session.hot
         });
         for (_, worker) in &mut self.workers {

@@ -91,6 +91,8 @@ pub struct Session<M: Memory> {
     pub calls: u64,
     /// The client is gone.
     pub retired: bool,
+    /// It broke the protocol: nothing more is taken from it. It stays until the shell says that it is gone.
+    pub faulty: bool,
     notices: u64,
 }
 
@@ -125,6 +127,7 @@ impl<M: Memory> Session<M> {
             waiting: 0,
             calls: 0,
             retired: false,
+            faulty: false,
             notices: 0,
             id,
             identity,
@@ -134,6 +137,12 @@ impl<M: Memory> Session<M> {
             out,
             at,
         }
+    }
+
+    /// Whether requests are taken from it.
+    #[inline]
+    pub fn is_served(&self) -> bool {
+        !self.retired && !self.faulty
     }
 
     /// Takes the next request: copied once, and every field that anybody will use checked against its bound.
