@@ -183,10 +183,11 @@ impl<M: Memory> DirectorCore<M> {
         let (_, flights) = worker.remains();
         for flight in flights {
             let session = self.sessions.get_mut(flight.session).filter(|s| s.id == flight.session_id);
-            let Some(session) = session.filter(|s| !s.retired && !s.is_answered(flight.ticket)) else {
-                continue;
-            };
-            session.give_verdict(flight.ticket);
+            let Some(session) = session.filter(|s| !s.retired) else { continue };
+            if !session.is_answered(flight.ticket) {
+                session.give_verdict(flight.ticket);
+            }
+            // Also where the answer is in: the worker may have stopped between the stamp and the ring.
             fx.ring(Peer::Session(flight.session));
         }
         self.table.remove_worker(key);
