@@ -203,9 +203,7 @@ impl<M: Memory> WorkerCore<M> {
             return Ok(Taken::Skipped);
         };
         session.begun += 1;
-        let skip = if session.retired {
-            Some(Status::Cancelled)
-        } else if session.cancelled(&request) {
+        let skip = if session.retired || session.cancelled(&request) {
             Some(Status::Cancelled)
         } else if request.deadline_ns != 0 && now_ns > request.deadline_ns {
             Some(Status::DeadlineExceeded)
