@@ -154,6 +154,11 @@ impl<M: Memory> ClientCore<M> {
         self.quarantined
     }
 
+    /// Whether no slot is in use by anybody.
+    pub fn is_unused(&self) -> bool {
+        self.free.len() == self.slots.len()
+    }
+
     /// Whether every outcome has been taken and every reply given back.
     pub fn is_settled(&self) -> bool {
         !self.slots.iter().any(|s| matches!(s.state, State::Open | State::Ended(_) | State::Held(_)))

@@ -1,0 +1,140 @@
+//! What a seed decides before the first step: sizes, speeds, and who is to die where.
+//!
+//! Bounds are small on purpose: rings of two slots turn over, queues of one call overflow and a share of one keeps
+//! calls waiting within a few dozen stores, so that rare meetings are common here.
+
+use fastrand::Rng;
+use trine::layout::{SessionShape, WorkShape};
+
+/// The director's place among the parties.
+pub const DIRECTOR: usize = 0;
+/// The clients' places.
+pub const CLIENTS: std::ops::Range<usize> = 1..3;
+/// The workers' places: two from the start, the others for those that replace a dead one.
+pub const WORKERS: std::ops::Range<usize> = 3..7;
+/// Workers from the start.
+pub const FIRST_WORKERS: std::ops::Range<usize> = 3..5;
+/// All places.
+pub const PARTIES: usize = 7;
+
+/// A rule that is switched off, to show that the simulator sees the difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutation {
+    /// The shipped rules.
+    None,
+    /// Memory: a full fence does nothing, on a machine with store buffers.
+    NoFullFence,
+    /// Memory: a worker's `taken` comes into sight only with `completed`, so after the run.
+    LateTaken,
+    /// Memory: the last word of a reply comes into sight after its stamp.
+    LateReplyBody,
+    /// The director's shell rings nobody when a worker has died.
+    NoRingOnDeath,
+    /// The kernel's word of a worker's death comes while it still runs.
+    DeathBeforeKill,
+    /// A worker says that it has unmapped a session while it still answers one of its calls.
+    EarlyUnmapped,
+    /// A worker says that it has mapped a session before it has.
+    EarlyMapped,
+    /// A worker's ring to the director is lost.
+    DeafDirector,
+}
+
+/// How a party's life is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is not.
+    Lives,
+    /// It is killed at its n-th step.
+    Killed(u32),
+    /// It stops at its n-th step, and is taken for gone.
+    Hangs(u32),
+}
+
+/// One schedule's decisions.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What is switched off.
+    pub mutation: Mutation,
+    /// Whether stores pass through a buffer of their party (as on x86).
+    pub store_buffers: bool,
+    /// Virtual time per step.
+    pub step_ns: u64,
+    /// Longest run of one party, in steps.
+    pub burst_max: u32,
+    /// How often a party yields before it parks, at most.
+    pub patience: u32,
+    /// Longest way of a control message, in steps.
+    pub control_delay: u64,
+    /// Longest run of an operation, in steps.
+    pub work_steps: u64,
+    /// How likely the scheduler picks a party, by place.
+    pub weights: [u32; PARTIES],
+    /// How lives end.
+    pub fates: [Fate; PARTIES],
+    /// Whether dead workers are replaced.
+    pub replace: bool,
+    /// A session's sizes.
+    pub session: SessionShape,
+    /// A worker's sizes.
+    pub work: WorkShape,
+    /// The director's settings.
+    pub waiting_per_route: u32,
+    /// See `waiting_per_route`.
+    pub share_max: u64,
+    /// First position of the work rings.
+    pub start: u64,
+    /// Steps of a client's program.
+    pub program: u32,
+    /// Requests that a worker keeps begun.
+    pub keep: usize,
+    /// Whether calls may have deadlines.
+    pub deadlines: bool,
+    /// The director takes on no more calls after so many of its turns.
+    pub stops_after: Option<u32>,
+}
+
+impl Plan {
+    /// What this seed decides.
+    pub fn new(rng: &mut Rng, mutation: Mutation) -> Plan {
+        let mut fates = [Fate::Lives; PARTIES];
+        let steps = [40, 200, 1_000][rng.usize(0..3)];
+        for (place, fate) in fates.iter_mut().enumerate() {
+            let n = rng.u32(1..=steps);
+            *fate = match rng.u32(0..100) {
+                0..8 if CLIENTS.contains(&place) => Fate::Killed(n),
+                0..5 if place == DIRECTOR => Fate::Killed(n),
+                0..35 if WORKERS.contains(&place) => Fate::Killed(n),
+                35..42 if WORKERS.contains(&place) => Fate::Hangs(n),
+                _ => Fate::Lives,
+            };
+        }
+        let pick = |rng: &mut Rng, of: &[u64]| of[rng.usize(0..of.len())];
+        Plan {
+            mutation,
+            store_buffers: mutation == Mutation::NoFullFence || rng.u8(0..4) == 0,
+            step_ns: pick(rng, &[1, 20, 500, 5_000]),
+            burst_max: pick(rng, &[1, 3, 12, 60, 400]) as u32,
+            patience: pick(rng, &[0, 1, 4]) as u32,
+            control_delay: pick(rng, &[0, 20, 300]),
+            work_steps: pick(rng, &[0, 10, 200, 1_000]),
+            weights: std::array::from_fn(|_| pick(rng, &[1, 1, 4, 16]) as u32),
+            fates,
+            replace: rng.bool(),
+            session: SessionShape {
+                slots: pick(rng, &[1, 2, 4]) as u32,
+                reply_capacity: 64,
+                request_arena: 4096,
+                reply_arena: 4096,
+            },
+            work: WorkShape { slots: pick(rng, &[2, 4, 8]) as u32 },
+            waiting_per_route: pick(rng, &[1, 2, 64]) as u32,
+            share_max: pick(rng, &[1, 2, 7]),
+            start: pick(rng, &[0, 5, 1 << 40]),
+            program: rng.u32(4..=12),
+            keep: rng.usize(1..=3),
+            deadlines: rng.u8(0..3) == 0,
+            stops_after: (rng.u8(0..20) == 0).then(|| rng.u32(1..100)),
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! What must hold, whatever the schedule: the books of a third party that sees every store and every outcome.
+//!
+//! *Calls*: each ends once, with its own answer; what "did not run" never runs, before or after; nothing runs twice.
+//! *Rights*: of a reply slot there is one holder at a time, and nobody else writes there.
+//! *Lines*: a segment's words are written by whom the layout says, and by nobody once its owner has it back.
+
+use trine::Status;
+use trine::client::core::Outcome;
+use trine::layout::{LINE, ReplyHead, Request};
+
+use crate::simulator::coverage::Seen;
+use crate::simulator::memory::{Region, Role};
+use crate::simulator::plan::{DIRECTOR, Mutation, PARTIES};
+use crate::simulator::world::{World, name};
+
+/// Who may write a reply slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Right {
+    Spent,
+    Director(u64),
+    Worker(u64, usize),
+}
+
+/// A call, from its submission on.
+#[derive(Clone, Copy, Debug)]
+struct Call {
+    /// Which of the operations was asked for.
+    operation: usize,
+    deadline_ns: u64,
+    started: u32,
+    /// Whether it may have run, once it has ended.
+    ended: Option<bool>,
+}
+
+/// The books.
+pub struct Referee {
+    slots: u64,
+    calls: Vec<Call>,
+    /// By session, then by reply slot.
+    rights: Vec<Vec<Right>>,
+    /// The sessions' ids, as the director gave them.
+    ids: Vec<u64>,
+    /// Who has stamped a reply and not marked it done.
+    stamped: [bool; PARTIES],
+}
+
+/// The words of an answer to a call.
+pub fn answer_word(call: u64, i: u64) -> u64 {
+    (call + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(i as u32)
+}
+
+impl Referee {
+    pub fn new(slots: u32) -> Self {
+        Referee {
+            slots: u64::from(slots),
+            calls: Vec::with_capacity(32),
+            rights: Vec::new(),
+            ids: Vec::new(),
+            stamped: [false; PARTIES],
+        }
+    }
+
+    /// A call is about to be submitted; returns what it is called here.
+    pub fn submitted(&mut self, operation: usize, deadline_ns: u64) -> u64 {
+        self.calls.push(Call { operation, deadline_ns, started: 0, ended: None });
+        self.calls.len() as u64 - 1
+    }
+
+    /// A worker starts to run a call.
+    pub fn started(&mut self, world: &World, worker: usize, id: u64, operation: usize) {
+        let Some(call) = self.calls.get_mut(id as usize) else {
+            return world.fail(|| format!("{} got a call {id:#x} that nobody made", name(worker)));
+        };
+        call.started += 1;
+        if call.started > 1 {
+            world.fail(|| format!("call {id} runs a second time, at {}", name(worker)));
+        }
+        if call.ended == Some(false) {
+            world.fail(|| format!("call {id} runs at {}, but has ended as \"did not run\"", name(worker)));
+        }
+        if call.operation != operation {
+            let asked = call.operation;
+            world.fail(|| format!("call {id} of operation {asked} came to operation {operation}"));
+        }
+    }
+
+    /// A call has ended for its caller.
+    pub fn ended(&mut self, world: &World, id: u64, outcome: &Outcome) {
+        let call = &mut self.calls[id as usize];
+        let status = outcome.status;
+        if call.ended.replace(outcome.may_have_run).is_some() {
+            world.fail(|| format!("call {id} ended a second time, {status}"));
+        }
+        if !outcome.may_have_run && call.started > 0 {
+            world.fail(|| format!("call {id} ended {status} as \"did not run\", but ran"));
+        }
+        if matches!(status, Status::Ok | Status::WorkerError) {
+            let started = call.started;
+            let head = outcome.head();
+            let at = if head.flags & trine::layout::reply_flag::TRACED != 0 || head.len > 32 { 8 } else { 4 };
+            let intact = (0..head.len / 8).all(|i| outcome.record[at + i as usize] == answer_word(id, i));
+            if started != 1 || !intact || head.len < 8 {
+                world.fail(|| {
+                    format!("call {id} ended {status}: started {started} times, record {:x?}", outcome.record)
+                });
+            }
+        }
+        let deadline_ns = call.deadline_ns;
+        if status == Status::DeadlineExceeded && (deadline_ns == 0 || world.now_ns.get() < deadline_ns) {
+            world.fail(|| format!("call {id} ended {status}, before its deadline {deadline_ns}"));
+        }
+        world.saw(match status {
+            Status::Ok => Seen::Ok,
+            Status::WorkerError => Seen::WorkerError,
+            Status::NoSuchService => Seen::NoSuchService,
+            Status::NoWorker => Seen::NoWorker,
+            Status::Busy => Seen::Busy,
+            Status::WorkerDied => Seen::WorkerDied,
+            Status::MayHaveRun => Seen::Verdict,
+            Status::DeadlineExceeded if outcome.may_have_run => Seen::DeadlineOfClient,
+            Status::DeadlineExceeded => Seen::DeadlineUnrun,
+            Status::DirectorGone if world.plan.stops_after.is_some() => Seen::DirectorStopped,
+            // Nobody else can have given it up, and what was not begun is tried again, unseen.
+            _ => return world.fail(|| format!("call {id} ended {status}")),
+        });
+    }
+
+    /// A caller gave a call up and hears no more of it.
+    pub fn given_up(&mut self, world: &World, id: u64) {
+        world.saw(Seen::Cancelled);
+        if self.calls[id as usize].ended.replace(true).is_some() {
+            world.fail(|| format!("call {id} was given up after its end"));
+        }
+    }
+
+    /// A client makes a session; returns which it is.
+    pub fn new_session(&mut self) -> usize {
+        self.ids.push(0);
+        self.rights.push(vec![Right::Spent; self.slots as usize]);
+        self.ids.len() - 1
+    }
+
+    /// The director has named it.
+    pub fn named(&mut self, session: usize, id: u64) {
+        self.ids[session] = id;
+    }
+
+    /// A worker is dead, or has left: what it held is the director's. Returns whether it died between a stamp and
+    /// what follows.
+    pub fn worker_dead(&mut self, worker: usize) -> bool {
+        for right in self.rights.iter_mut().flatten() {
+            if let Right::Worker(ticket, holder) = *right
+                && holder == worker
+            {
+                *right = Right::Director(ticket);
+            }
+        }
+        std::mem::take(&mut self.stamped[worker])
+    }
+
+    /// A store is about to be executed.
+    pub fn stored(&mut self, world: &World, region: &Region<'_>, word: usize, value: u64) {
+        let party = region.cpu.party;
+        if region.segment.returned.get() {
+            let role = region.segment.role;
+            world.fail(|| format!("{} writes {role}, whose owner has it back", name(party)));
+        }
+        let foreign = match region.segment.role {
+            Role::Outbox(client, shape) => {
+                let at = shape.outbox();
+                if word >= at.ring && (word - at.ring).is_multiple_of(LINE) {
+                    self.published(world, region, word);
+                }
+                party != client
+            }
+            Role::Page(worker, shape) => {
+                if word >= shape.progress().done {
+                    self.stamped[worker] = false;
+                }
+                party != worker
+            }
+            Role::Work(worker, shape) => {
+                let at = shape.work();
+                if (at.ring..at.ledger).contains(&word) && (word - at.ring).is_multiple_of(LINE) {
+                    self.pushed(world, region, worker, word);
+                }
+                party != DIRECTOR
+            }
+            Role::Inbox(_, shape) => {
+                let at = shape.inbox();
+                if let Some(word) = word.checked_sub(at.replies) {
+                    self.replied(world, region, word, value);
+                    false
+                } else {
+                    if word == at.polled && value & 1 == 1 && !world.parking.get() {
+                        world.saw(Seen::SessionCold);
+                    }
+                    party != DIRECTOR
+                }
+            }
+        };
+        if foreign {
+            let role = region.segment.role;
+            world.fail(|| format!("{} writes word {word} of {role}", name(party)));
+        }
+    }
+
+    fn ticket_of(region: &Region<'_>, record: usize) -> u64 {
+        Request::of_client(&std::array::from_fn(|i| region.view(record + i))).ticket
+    }
+
+    /// A client's request stamp: the reply right goes to the director.
+    fn published(&mut self, world: &World, region: &Region<'_>, record: usize) {
+        let ticket = Self::ticket_of(region, record);
+        let right = &mut self.rights[region.segment.session][(ticket % self.slots) as usize];
+        if *right != Right::Spent {
+            let (held, party) = (*right, region.cpu.party);
+            world.fail(|| format!("{} publishes ticket {ticket}, but {held:?} is out", name(party)));
+        }
+        *right = Right::Director(ticket);
+    }
+
+    /// A work record's stamp: the right goes to the worker.
+    fn pushed(&mut self, world: &World, region: &Region<'_>, worker: usize, record: usize) {
+        let ticket = Self::ticket_of(region, record);
+        let tag = region.view(record + 2) >> 48;
+        let Some(session) = self.ids.iter().position(|id| id & 0xffff == tag) else {
+            return world.fail(|| format!("a record for session {tag:#x}, which is nobody's"));
+        };
+        let right = &mut self.rights[session][(ticket % self.slots) as usize];
+        if *right != Right::Director(ticket) {
+            let held = *right;
+            world.fail(|| format!("ticket {ticket} of session {session} is pushed, but {held:?}"));
+        }
+        *right = Right::Worker(ticket, worker);
+    }
+
+    /// A word of a reply slot.
+    fn replied(&mut self, world: &World, region: &Region<'_>, word: usize, value: u64) {
+        let (party, session) = (region.cpu.party, region.segment.session);
+        let slot = word / LINE;
+        let right = self.rights[session][slot];
+        if world.plan.mutation == Mutation::LateReplyBody && right == Right::Spent {
+            return; // held back by the memory, not stored late by the party
+        }
+        let ticket = match right {
+            Right::Director(ticket) if party == DIRECTOR => ticket,
+            Right::Worker(ticket, holder) if party == holder => ticket,
+            _ => {
+                return world.fail(|| {
+                    format!("{} writes reply slot {slot} of session {session}, but {right:?}", name(party))
+                });
+            }
+        };
+        if !word.is_multiple_of(LINE) {
+            return;
+        }
+        if value != ticket + 1 {
+            world.fail(|| format!("{} stamps {value}, not {}", name(party), ticket + 1));
+        }
+        self.rights[session][slot] = Right::Spent;
+        let Role::Inbox(_, shape) = region.segment.role else { return };
+        let record = shape.inbox().replies + word;
+        let head = ReplyHead::of(&std::array::from_fn(|i| region.view(record + i)));
+        match Status::from_number(head.status) {
+            Some(Status::NotBegun) => world.saw(Seen::NotBegunRetried),
+            Some(Status::Cancelled) => world.saw(Seen::CancelledUnrun),
+            Some(Status::DeadlineExceeded) => world.saw(Seen::DeadlineUnrun),
+            _ if party != DIRECTOR => self.stamped[party] = true,
+            _ => {}
+        }
+    }
+
+    /// Whether all rights over a session's slots are spent.
+    pub fn all_spent(&self, session: usize) -> bool {
+        self.rights[session].iter().all(|r| *r == Right::Spent)
+    }
+
+    /// For a deadlock's report: what has not ended.
+    pub fn open(&self) -> String {
+        let open = self.calls.iter().enumerate().filter(|(_, c)| c.ended.is_none());
+        let calls: Vec<String> = open.map(|(id, c)| format!("call {id} (started {})", c.started)).collect();
+        format!("open: {}; rights by session: {:?}", calls.join(", "), self.rights)
+    }
+}

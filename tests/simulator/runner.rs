@@ -1,0 +1,225 @@
+//! Runs schedules: makes the machine, lets the seed pick who goes on, and looks at what is left at rest.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+
+use corosensei::stack::DefaultStack;
+use corosensei::{Coroutine, CoroutineResult};
+
+use crate::simulator::coverage::{Coverage, Seen};
+use crate::simulator::memory::Cpu;
+use crate::simulator::plan::{CLIENTS, DIRECTOR, FIRST_WORKERS, Mutation, PARTIES, WORKERS};
+use crate::simulator::world::{State, ToDirector, World, name};
+use crate::simulator::{client, director, worker};
+
+/// More steps than any schedule needs to come to rest.
+const STEPS_MAX: u64 = 1_000_000;
+/// Enough for a party in an unoptimised build, and for an unwinding.
+const STACK_BYTES: usize = 128 << 10;
+
+type Party = Coroutine<(), (), (), DefaultStack>;
+
+/// What schedules share: stacks, which are dear to make, and counts.
+#[derive(Default)]
+pub struct Runner {
+    stacks: Vec<DefaultStack>,
+    pub coverage: Coverage,
+}
+
+impl Runner {
+    /// Runs one schedule. `Err` says which promise it broke.
+    pub fn run(&mut self, seed: u64, mutation: Mutation, trace: bool) -> Result<(), String> {
+        let world = Rc::new(World::new(seed, mutation, trace));
+        if trace {
+            eprintln!("{:#?}", world.plan);
+        }
+        if world.plan.store_buffers {
+            world.saw(Seen::StoreBuffers);
+        }
+        let parties = [DIRECTOR].into_iter().chain(CLIENTS).chain(FIRST_WORKERS);
+        parties.for_each(|party| world.places[party].state.set(State::Runs));
+        let mut coroutines: [Option<Party>; PARTIES] = std::array::from_fn(|_| None);
+
+        while !world.failed() {
+            if world.steps.get() > STEPS_MAX {
+                world.fail(|| format!("no rest: {}", state_of(&world)));
+            } else if let Some(party) = pick(&world) {
+                self.advance(&world, party, &mut coroutines[party]);
+            } else if !pass_time(&world) && !close(&world) {
+                check_rest(&world);
+                break;
+            }
+        }
+        for coroutine in coroutines.iter_mut() {
+            self.end(coroutine);
+        }
+        self.coverage.add(world.seen.get(), world.steps.get());
+        world.failure.take().map_or(Ok(()), Err)
+    }
+
+    /// Lets a party run until its next suspension.
+    fn advance(&mut self, world: &Rc<World>, party: usize, coroutine: &mut Option<Party>) {
+        let place = &world.places[party];
+        if place.state.get() == State::Hangs {
+            match decide_hanging(world, party) {
+                State::Runs => {}
+                State::Killed => return self.end(coroutine),
+                _ => return,
+            }
+        }
+        place.state.set(State::Runs);
+        world.burst.set(world.below(u64::from(world.plan.burst_max)) as u32);
+        let running = coroutine.get_or_insert_with(|| self.begin(world, party));
+        match catch_unwind(AssertUnwindSafe(|| running.resume(()))) {
+            Ok(CoroutineResult::Yield(())) if place.state.get() == State::Killed => self.end(coroutine),
+            Ok(CoroutineResult::Yield(())) => {}
+            Ok(CoroutineResult::Return(())) => {
+                place.state.set(State::Ended);
+                world.note(party, || "has ended".into());
+                self.end(coroutine);
+            }
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().map(String::as_str);
+                let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("?");
+                world.fail(|| format!("{} panicked: {text}", name(party)));
+            }
+        }
+    }
+
+    fn begin(&mut self, world: &Rc<World>, party: usize) -> Party {
+        let stack = self.stacks.pop().or_else(|| DefaultStack::new(STACK_BYTES).ok());
+        let world = world.clone();
+        Coroutine::with_stack(stack.expect("memory for a stack"), move |yielder, ()| {
+            let cpu = Cpu::new(world, party, yielder);
+            match party {
+                DIRECTOR => director::run(&cpu),
+                client if CLIENTS.contains(&client) => client::run(&cpu),
+                _ => worker::run(&cpu),
+            }
+        })
+    }
+
+    /// Unwinds what has not ended, and keeps the stack.
+    fn end(&mut self, coroutine: &mut Option<Party>) {
+        if let Some(mut coroutine) = coroutine.take() {
+            coroutine.force_unwind();
+            self.stacks.push(coroutine.into_stack());
+        }
+    }
+}
+
+/// The next to run, by weight, among those that can.
+fn pick(world: &World) -> Option<usize> {
+    if world.plan.store_buffers && world.chance(40) {
+        world.drain_one(world.below(PARTIES as u64) as usize);
+    }
+    let now_ns = world.now_ns.get();
+    let mut weights = [0; PARTIES];
+    for (party, weight) in weights.iter_mut().enumerate() {
+        let place = &world.places[party];
+        let can = match place.state.get() {
+            State::Runs => true,
+            State::Sleeps => world.wake_ns(party) <= now_ns,
+            State::Hangs => place.until_ns.get() <= now_ns,
+            State::Absent | State::Killed | State::Ended => false,
+        };
+        *weight = if can { world.plan.weights[party] } else { 0 };
+    }
+    let sum: u32 = weights.iter().sum();
+    let mut at = world.below(u64::from(sum)) as u32;
+    weights.iter().position(|&weight| {
+        let here = at < weight;
+        at = at.saturating_sub(weight);
+        here
+    })
+}
+
+/// What becomes of a worker that hung: it dies, it goes on, or neither ever.
+fn decide_hanging(world: &World, party: usize) -> State {
+    match world.below(3) {
+        0 => {
+            world.kill(party);
+            State::Killed
+        }
+        1 => {
+            world.note(party, || "goes on".into());
+            world.saw(Seen::WorkerResumed);
+            State::Runs
+        }
+        _ => {
+            world.give_up_on(party);
+            State::Hangs
+        }
+    }
+}
+
+/// Everybody sleeps: time jumps to the next thing that will happen. Returns whether there is one.
+fn pass_time(world: &World) -> bool {
+    let next = (0..PARTIES).filter_map(|party| match world.places[party].state.get() {
+        State::Sleeps => Some(world.wake_ns(party)),
+        State::Hangs => Some(world.places[party].until_ns.get()),
+        _ => None,
+    });
+    let next = next.min().unwrap_or(u64::MAX);
+    if next == u64::MAX {
+        return false;
+    }
+    world.now_ns.set(world.now_ns.get().max(next));
+    true
+}
+
+fn has_ended(world: &World, party: usize) -> bool {
+    matches!(world.places[party].state.get(), State::Ended | State::Killed | State::Absent)
+}
+
+/// At rest with all clients ended: nothing of theirs is left. Then workers are told to leave, once. Returns whether
+/// there is more to come.
+fn close(world: &World) -> bool {
+    if world.closing.get() || !CLIENTS.clone().all(|client| has_ended(world, client)) {
+        return false;
+    }
+    let load = world.load.get();
+    if load.sessions > 0 && !world.hung_for_ever.get() && !world.director_is_dead() {
+        world.fail(|| format!("no client is left, but sessions are: {load:?}"));
+    }
+    world.closing.set(true);
+    WORKERS.for_each(|worker| world.places[worker].rung.set(true));
+    true
+}
+
+/// The machine is at rest: every living client's program has ended, and the director has nothing left over.
+fn check_rest(world: &World) {
+    let hangs = |party: usize| world.places[party].state.get() == State::Hangs;
+    if let Some(party) = (1..PARTIES).find(|&party| !has_ended(world, party) && !hangs(party)) {
+        return world.fail(|| format!("{} never ends: {}", name(party), state_of(world)));
+    }
+    if world.director_is_dead() {
+        return;
+    }
+    let load = world.load.get();
+    let left = load.backlog + load.hot + load.waiting;
+    let attached = load.sessions + load.workers + load.services;
+    if left > 0 || (attached > 0 && !WORKERS.clone().any(hangs)) {
+        world.fail(|| format!("the director has something left over: {load:?}"));
+    }
+    let unread = |party: &usize| !world.places[*party].to_director.borrow().is_empty();
+    if let Some(party) = (1..PARTIES).find(unread) {
+        let messages = world.places[party].to_director.borrow();
+        let death = matches!(messages.back(), Some((_, ToDirector::Dead)));
+        world.fail(|| format!("{}'s messages were never read (its death among them: {death})", name(party)));
+    }
+}
+
+/// Who waits for what.
+fn state_of(world: &World) -> String {
+    let mut text = String::new();
+    for (party, place) in world.places.iter().enumerate() {
+        let state = place.state.get();
+        if state != State::Absent {
+            let waits_for = place.waits_for.get();
+            let what = if waits_for.is_empty() { String::new() } else { format!(" (waits for {waits_for})") };
+            text += &format!("{} {state:?}{what}, ", name(party));
+        }
+    }
+    text + &format!("director {:?}, {}", world.load.get(), world.referee.borrow().open())
+}

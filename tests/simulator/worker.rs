@@ -1,0 +1,270 @@
+//! A worker: it keeps a few requests begun, answers them in any order, and changes its mind about what it provides.
+
+use trine::Status;
+use trine::core::{Party, Turn, block_on};
+use trine::layout::{Place, ReplyHead, flag, place, reply_flag, reply_place};
+use trine::worker::core::{Begun, Effects, Taken, WorkerCore};
+
+use crate::simulator::coverage::Seen;
+use crate::simulator::memory::{Cpu, Role, Segment, Sim};
+use crate::simulator::plan::{CLIENTS, DIRECTOR, Mutation, WORKERS};
+use crate::simulator::referee::answer_word;
+use crate::simulator::world::{SimOs, ToDirector, ToPeer};
+
+/// What is provided anywhere: a service's name and an operation's.
+pub const OPERATIONS: [(&str, &str); 3] = [("store", "get"), ("store", "put"), ("clock", "now")];
+/// The services, with their operations.
+const SERVICES: [(&str, &[&str]); 2] = [("store", &["get", "put"]), ("clock", &["now"])];
+
+/// Bells and clock.
+struct Hands<'c> {
+    cpu: &'c Cpu<'c>,
+    /// Which client is behind an index.
+    clients: Vec<usize>,
+}
+
+impl Effects for Hands<'_> {
+    fn ring_client(&mut self, index: u16) {
+        self.cpu.world.ring(self.cpu.party, self.clients[usize::from(index)]);
+    }
+
+    fn ring_director(&mut self) {
+        self.cpu.world.ring(self.cpu.party, DIRECTOR);
+    }
+
+    fn clock_ns(&mut self) -> u64 {
+        self.cpu.world.now_ns.get()
+    }
+}
+
+/// A request that runs.
+struct Running {
+    begun: Begun,
+    call: u64,
+    until_ns: u64,
+}
+
+struct Worker<'c> {
+    cpu: &'c Cpu<'c>,
+    core: WorkerCore<Sim<'c>>,
+    fx: Hands<'c>,
+    running: Vec<Running>,
+    /// Control messages read.
+    handled: u64,
+    /// Where the numbers of each service's operations begin.
+    first: [u16; 2],
+    provides: [bool; 2],
+    answered: u32,
+    leaves_after: u32,
+    leaving: bool,
+    /// Whether it serves its ring to the end before it leaves.
+    serves_to_the_end: bool,
+    /// It has seen that its socket is closed.
+    evicted: bool,
+    /// A session that a broken worker says it has mapped, and has not.
+    late: Option<ToPeer>,
+}
+
+/// Runs a worker from its attachment to its end.
+pub fn run(cpu: &Cpu<'_>) {
+    let world = &cpu.world;
+    let shape = world.plan.work;
+    let page = Segment::new(Role::Page(cpu.party, shape), 0);
+    world.send_director(cpu.party, ToDirector::AttachWorker { shape, page: page.clone() });
+    let Some(ToPeer::WorkerAttached { id, start, work }) = world.answer_of_director(cpu) else { return };
+    let base = (cpu.party * 10) as u16;
+    let mut worker = Worker {
+        cpu,
+        core: WorkerCore::new(id, shape, start, cpu.map(&work), cpu.map(&page)),
+        fx: Hands { cpu, clients: Vec::new() },
+        running: Vec::new(),
+        handled: 0,
+        first: [base, base + 5],
+        provides: [false; 2],
+        answered: 0,
+        leaves_after: if world.chance(15) { world.below(10) as u32 } else { u32::MAX },
+        leaving: false,
+        serves_to_the_end: world.chance(70),
+        evicted: false,
+        late: None,
+    };
+    worker.provide(0);
+    if world.chance(60) {
+        worker.provide(1);
+    }
+    block_on(&mut worker, &mut SimOs { cpu, yields: 0 });
+    let in_order = !world.places[cpu.party].evicted.get();
+    if in_order {
+        world.saw(Seen::WorkerLeft);
+    }
+    world.send_director(cpu.party, if in_order { ToDirector::Leave } else { ToDirector::Dead });
+    world.replace(cpu.party);
+}
+
+impl Party for Worker<'_> {
+    type Out = ();
+
+    fn turn(&mut self, now_ns: u64) -> Turn<()> {
+        let world = &self.cpu.world;
+        while let Some(message) = world.receive(&world.places[self.cpu.party].to_peer) {
+            self.handled += 1;
+            self.handle(message);
+        }
+        self.evicted |= world.places[self.cpu.party].evicted.get() && world.chance(30);
+        if world.closing.get() || world.director_is_dead() || self.answered >= self.leaves_after {
+            self.leaving = true;
+        }
+        if let Some(i) = self.ready(now_ns) {
+            self.answer(i);
+            return Turn::Busy;
+        }
+        let may_take = self.running.len() < world.plan.keep && self.core.control_sequence() <= self.handled;
+        let goes = self.leaving || self.evicted;
+        if may_take && (!goes || self.serves_to_the_end && self.core.is_ready()) {
+            return self.take(now_ns);
+        }
+        if goes && self.running.is_empty() { Turn::Done(()) } else { Turn::Idle }
+    }
+
+    fn park(&mut self) {
+        self.core.park();
+    }
+
+    fn awake(&mut self) {
+        self.core.awake();
+    }
+
+    fn wake_at_ns(&self) -> u64 {
+        self.running.iter().map(|r| r.until_ns).min().unwrap_or(u64::MAX)
+    }
+}
+
+impl Worker<'_> {
+    fn tell(&self, message: ToDirector) {
+        if !self.cpu.world.places[self.cpu.party].evicted.get() {
+            self.cpu.world.send_director(self.cpu.party, message);
+        }
+    }
+
+    fn provide(&mut self, which: usize) {
+        let (service, operations) = SERVICES[which];
+        self.provides[which] = true;
+        self.tell(ToDirector::Provide { service, first: self.first[which], operations });
+    }
+
+    fn handle(&mut self, message: ToPeer) {
+        let world = &self.cpu.world;
+        match message {
+            ToPeer::Map { index, .. } if world.chance(5) => {
+                world.saw(Seen::MappingRefused);
+                self.tell(ToDirector::Mapped { index, accepted: false });
+            }
+            ToPeer::Map { index, .. } if world.plan.mutation == Mutation::EarlyMapped => {
+                self.late = Some(message);
+                self.tell(ToDirector::Mapped { index, accepted: true });
+            }
+            ToPeer::Map { index, .. } => {
+                self.map(message);
+                self.tell(ToDirector::Mapped { index, accepted: true });
+            }
+            ToPeer::Unmap { index } => {
+                let unused = self.core.retire_session(index);
+                if unused || world.plan.mutation == Mutation::EarlyUnmapped {
+                    self.tell(ToDirector::Unmapped { index });
+                }
+            }
+            _ => world.fail(|| "a worker got a client's message".into()),
+        }
+    }
+
+    fn map(&mut self, message: ToPeer) {
+        let ToPeer::Map { index, id, shape, outbox, inbox } = message else { return };
+        let Role::Outbox(client, _) = outbox.role else { return };
+        let index = usize::from(index);
+        if self.fx.clients.len() <= index {
+            self.fx.clients.resize(index + 1, CLIENTS.start);
+        }
+        self.fx.clients[index] = client;
+        self.core.map_session(index as u16, id, shape, self.cpu.map(&outbox), self.cpu.map(&inbox));
+    }
+
+    /// One of the requests whose run is over.
+    fn ready(&self, now_ns: u64) -> Option<usize> {
+        let ready: Vec<usize> =
+            (0..self.running.len()).filter(|&i| self.running[i].until_ns <= now_ns).collect();
+        let i = *ready.get(self.cpu.world.below(ready.len() as u64) as usize)?;
+        if i > 0 {
+            self.cpu.world.saw(Seen::OutOfOrder);
+        }
+        Some(i)
+    }
+
+    fn take(&mut self, now_ns: u64) -> Turn<()> {
+        let world = &self.cpu.world;
+        let begun = match self.core.take(now_ns, &mut self.fx) {
+            Ok(Taken::Begun(begun)) => begun,
+            Ok(Taken::Skipped) => return Turn::Busy,
+            Ok(Taken::Nothing) => {
+                if let Some(message) = self.late.take() {
+                    self.map(message);
+                }
+                return Turn::Idle;
+            }
+            Err(fault) => {
+                world.fault("the director's", &fault);
+                return Turn::Idle;
+            }
+        };
+        let request = &begun.request;
+        let at = if place(request.len as usize, request.flags) == Place::Head { 6 } else { 8 };
+        let call = begun.record[at];
+        if begun.record[at + 1] != !call {
+            world.fail(|| format!("a torn request: {:x?}", begun.record));
+        }
+        let number = request.operation as u16;
+        let operation = if number >= self.first[1] { 2 } else { usize::from(number - self.first[0]) };
+        world.note(self.cpu.party, || format!("runs call {call}"));
+        world.referee.borrow_mut().started(world, self.cpu.party, call, operation);
+        let until_ns = world.now_ns.get() + world.some_ns(world.plan.work_steps);
+        self.running.push(Running { begun, call, until_ns });
+        Turn::Busy
+    }
+
+    fn answer(&mut self, i: usize) {
+        let world = &self.cpu.world;
+        let Running { begun, call, .. } = self.running.swap_remove(i);
+        if self.core.is_cancelled(&begun) {
+            world.saw(Seen::AnsweredAfterGivenUp);
+        }
+        let traced = begun.request.flags & flag::TRACED != 0;
+        let (status, code) = if world.chance(10) { (Status::WorkerError, 7) } else { (Status::Ok, 0) };
+        let len = [8, 32, 64][world.below(3) as usize];
+        let head = ReplyHead { status: status as u16, code, len, ..ReplyHead::default() };
+        let flags = if traced { reply_flag::TRACED } else { 0 };
+        let at = if reply_place(len, flags) == Place::Head { 4 } else { 8 };
+        let mut record = [0; 16];
+        for i in 0..len / 8 {
+            record[at + i as usize] = answer_word(call, i);
+        }
+        world.note(self.cpu.party, || format!("answers call {call}: {status}"));
+        if let Some(index) = self.core.reply(begun, head, &mut record, &mut self.fx) {
+            self.tell(ToDirector::Unmapped { index });
+        }
+        self.answered += 1;
+        if world.chance(8) {
+            self.change_its_mind();
+        }
+    }
+
+    /// Provides a service no more, or again.
+    fn change_its_mind(&mut self) {
+        debug_assert!(WORKERS.contains(&self.cpu.party));
+        let which = self.cpu.world.below(2) as usize;
+        if self.provides[which] {
+            self.provides[which] = false;
+            self.tell(ToDirector::Withdraw { service: SERVICES[which].0 });
+        } else {
+            self.provide(which);
+        }
+    }
+}

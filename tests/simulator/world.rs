@@ -1,0 +1,386 @@
+//! The machine: time, the scheduler's state, doorbells, sockets, and who lives.
+//!
+//! ```text
+//! runner ── picks a party by the seed ──► party runs some steps ── a store, a load, a yield, a sleep ──► runner
+//! ```
+//! A step is one store to or one load from shared memory. At each the party may be suspended in favour of another,
+//! or be killed. Time moves by a fixed amount a step, and jumps to the next timer when everybody sleeps. When there
+//! is none either, the machine is at rest, and whatever has not ended hangs.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use trine::core::Os;
+use trine::director::core::Load;
+use trine::layout::{SessionShape, WorkShape};
+use trine::{Fault, Status};
+
+use crate::simulator::coverage::Seen;
+use crate::simulator::memory::{Cpu, Segment};
+use crate::simulator::plan::{CLIENTS, DIRECTOR, Fate, Mutation, PARTIES, Plan, WORKERS};
+use crate::simulator::referee::Referee;
+
+/// What a party is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It does not exist (yet).
+    Absent,
+    /// It can run.
+    Runs,
+    /// It sleeps until its bell rings, a message comes, or `until_ns`.
+    Sleeps,
+    /// It has stopped in the middle; at `until_ns` its fate is decided.
+    Hangs,
+    /// The kernel has ended it; the runner unwinds it.
+    Killed,
+    /// It has ended.
+    Ended,
+}
+
+/// What goes to the director over a peer's socket, or about the peer from the kernel.
+pub enum ToDirector {
+    AttachSession {
+        shape: SessionShape,
+        outbox: Rc<Segment>,
+        inbox: Rc<Segment>,
+    },
+    OpenRoute {
+        number: u32,
+        service: &'static str,
+        operation: &'static str,
+    },
+    CloseSession,
+    AttachWorker {
+        shape: WorkShape,
+        page: Rc<Segment>,
+    },
+    Provide {
+        service: &'static str,
+        first: u16,
+        operations: &'static [&'static str],
+    },
+    Withdraw {
+        service: &'static str,
+    },
+    Mapped {
+        index: u16,
+        accepted: bool,
+    },
+    Unmapped {
+        index: u16,
+    },
+    /// The worker takes no more and has answered what it began.
+    Leave,
+    /// The socket is closed, the process lives.
+    Gone,
+    /// The process is dead.
+    Dead,
+}
+
+/// What the director sends.
+pub enum ToPeer {
+    Attached { id: u64 },
+    RouteOpened { status: Status },
+    WorkerAttached { id: u64, start: u64, work: Rc<Segment> },
+    Map { index: u16, id: u64, shape: SessionShape, outbox: Rc<Segment>, inbox: Rc<Segment> },
+    Unmap { index: u16 },
+}
+
+/// A socket's one direction: messages with the time at which they arrive, in order.
+pub type Mail<T> = RefCell<VecDeque<(u64, T)>>;
+
+/// The outside of a party.
+pub struct Place {
+    pub state: Cell<State>,
+    pub until_ns: Cell<u64>,
+    pub rung: Cell<bool>,
+    pub fate: Cell<Fate>,
+    /// The director takes it for gone: its socket is closed.
+    pub evicted: Cell<bool>,
+    /// Sleeps in a row until a time that had passed.
+    pub sleepless: Cell<u32>,
+    pub waits_for: Cell<&'static str>,
+    pub to_director: Mail<ToDirector>,
+    pub to_peer: Mail<ToPeer>,
+    /// Executed stores that nobody else sees yet.
+    pub buffer: RefCell<VecDeque<(Rc<Segment>, usize, u64)>>,
+}
+
+/// The machine.
+pub struct World {
+    pub plan: Plan,
+    pub trace: bool,
+    pub now_ns: Cell<u64>,
+    /// Steps that the running party may still make.
+    pub burst: Cell<u32>,
+    pub steps: Cell<u64>,
+    pub places: [Place; PARTIES],
+    /// Which clients have rung the director.
+    pub bells: [Cell<bool>; PARTIES],
+    /// All clients have ended: workers are to leave.
+    pub closing: Cell<bool>,
+    /// The director announces a sleep.
+    pub parking: Cell<bool>,
+    /// A worker will never move again, nor die.
+    pub hung_for_ever: Cell<bool>,
+    pub load: Cell<Load>,
+    pub seen: Cell<u64>,
+    pub failure: RefCell<Option<String>>,
+    pub referee: RefCell<Referee>,
+    rng: RefCell<fastrand::Rng>,
+}
+
+impl World {
+    pub fn new(seed: u64, mutation: Mutation, trace: bool) -> World {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let plan = Plan::new(&mut rng, mutation);
+        let place = |i: usize| Place {
+            state: Cell::new(State::Absent),
+            until_ns: Cell::new(0),
+            rung: Cell::new(false),
+            fate: Cell::new(plan.fates[i]),
+            evicted: Cell::new(false),
+            sleepless: Cell::new(0),
+            waits_for: Cell::new(""),
+            to_director: Mail::default(),
+            to_peer: Mail::default(),
+            buffer: RefCell::default(),
+        };
+        World {
+            places: std::array::from_fn(place),
+            trace,
+            now_ns: Cell::new(1_000_000),
+            burst: Cell::new(0),
+            steps: Cell::new(0),
+            bells: Default::default(),
+            closing: Cell::new(false),
+            parking: Cell::new(false),
+            hung_for_ever: Cell::new(false),
+            load: Cell::default(),
+            seen: Cell::new(0),
+            failure: RefCell::default(),
+            referee: RefCell::new(Referee::new(plan.session.slots)),
+            rng: RefCell::new(rng),
+            plan,
+        }
+    }
+
+    /// A number below `n`, by the seed.
+    pub fn below(&self, n: u64) -> u64 {
+        self.rng.borrow_mut().u64(0..n.max(1))
+    }
+
+    /// True in `percent` of the cases.
+    pub fn chance(&self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+
+    /// A span of time of up to so many steps.
+    pub fn some_ns(&self, steps: u64) -> u64 {
+        self.below(steps + 1) * self.plan.step_ns
+    }
+
+    pub fn saw(&self, what: Seen) {
+        self.seen.set(self.seen.get() | 1 << what as u32);
+    }
+
+    /// A promise is broken: the first one ends the schedule.
+    pub fn fail(&self, what: impl FnOnce() -> String) {
+        let mut failure = self.failure.borrow_mut();
+        if failure.is_none() {
+            let what = what();
+            if self.trace {
+                eprintln!("{:>9} FAILED: {what}", self.now_ns.get());
+            }
+            *failure = Some(what);
+        }
+    }
+
+    pub fn failed(&self) -> bool {
+        self.failure.borrow().is_some()
+    }
+
+    pub fn note(&self, party: usize, what: impl FnOnce() -> String) {
+        if self.trace {
+            eprintln!("{:>9} {:<8} {}", self.now_ns.get(), name(party), what());
+        }
+    }
+
+    pub fn tick(&self) {
+        self.now_ns.set(self.now_ns.get() + self.plan.step_ns);
+        self.steps.set(self.steps.get() + 1);
+    }
+
+    /// Rings a party's doorbell. A system call: what was stored before is in sight.
+    pub fn ring(&self, from: usize, to: usize) {
+        self.drain(from);
+        self.note(from, || format!("rings {}", name(to)));
+        self.saw(match to {
+            DIRECTOR if CLIENTS.contains(&from) => Seen::ClientRingsDirector,
+            DIRECTOR => Seen::WorkerRingsDirector,
+            to if CLIENTS.contains(&to) => Seen::ClientRung,
+            _ => Seen::WorkerRung,
+        });
+        if to == DIRECTOR {
+            if self.plan.mutation == Mutation::DeafDirector && WORKERS.contains(&from) {
+                return;
+            }
+            self.bells[from].set(true);
+        } else {
+            self.places[to].rung.set(true);
+        }
+    }
+
+    /// A worker will never go on, nor die: whoever waits for slots to come back waits in vain.
+    pub fn give_up_on(&self, worker: usize) {
+        self.note(worker, || "will never go on".into());
+        self.hung_for_ever.set(true);
+        self.saw(Seen::WorkerHungForEver);
+        self.places[worker].until_ns.set(u64::MAX);
+        for client in CLIENTS {
+            let waits_for_slots = self.places[client].waits_for.get().contains("slot");
+            self.places[client].rung.set(self.places[client].rung.get() || waits_for_slots);
+        }
+    }
+
+    fn due<T>(&self, mail: &Mail<T>) -> u64 {
+        let earliest = self.now_ns.get() + self.some_ns(self.plan.control_delay);
+        mail.borrow().back().map_or(earliest, |&(due, _)| due.max(earliest))
+    }
+
+    pub fn send_director(&self, from: usize, message: ToDirector) {
+        self.drain(from);
+        let mail = &self.places[from].to_director;
+        let due = self.due(mail);
+        mail.borrow_mut().push_back((due, message));
+    }
+
+    pub fn send_peer(&self, to: usize, message: ToPeer) {
+        self.drain(DIRECTOR);
+        let mail = &self.places[to].to_peer;
+        let due = self.due(mail);
+        mail.borrow_mut().push_back((due, message));
+    }
+
+    /// The next message of a socket, if it has arrived.
+    pub fn receive<T>(&self, mail: &Mail<T>) -> Option<T> {
+        let mut mail = mail.borrow_mut();
+        let arrived = mail.front().is_some_and(|&(due, _)| due <= self.now_ns.get());
+        if arrived { mail.pop_front().map(|(_, message)| message) } else { None }
+    }
+
+    /// When a party that sleeps is to be woken: 0 for at once, `u64::MAX` for never.
+    pub fn wake_ns(&self, party: usize) -> u64 {
+        let place = &self.places[party];
+        let front = |mail: &Place| mail.to_director.borrow().front().map_or(u64::MAX, |m| m.0);
+        if party == DIRECTOR {
+            if self.bells.iter().any(Cell::get) {
+                return 0;
+            }
+            let mail = self.places.iter().map(front).min().unwrap_or(u64::MAX);
+            return place.until_ns.get().min(mail);
+        }
+        let mail = place.to_peer.borrow().front().map_or(u64::MAX, |m| m.0);
+        if place.rung.get() || place.evicted.get() { 0 } else { place.until_ns.get().min(mail) }
+    }
+
+    /// All that a party has stored comes into sight.
+    pub fn drain(&self, party: usize) {
+        while self.drain_one(party) {}
+    }
+
+    /// The oldest store of a party comes into sight.
+    pub fn drain_one(&self, party: usize) -> bool {
+        let oldest = self.places[party].buffer.borrow_mut().pop_front();
+        let Some((segment, word, value)) = oldest else { return false };
+        segment.set(word, value);
+        true
+    }
+
+    /// The kernel ends a process. What it has stored stays; what it has sent may or may not be read.
+    pub fn kill(&self, party: usize) {
+        self.drain(party);
+        self.places[party].state.set(State::Killed);
+        self.note(party, || "is killed".into());
+        if party == DIRECTOR {
+            // Everybody's socket says so.
+            self.saw(Seen::DirectorKilled);
+            return self.places.iter().for_each(|place| place.rung.set(true));
+        }
+        self.saw(if CLIENTS.contains(&party) { Seen::ClientKilled } else { Seen::WorkerKilled });
+        if self.chance(30) {
+            self.places[party].to_director.borrow_mut().clear();
+        }
+        self.send_director(party, ToDirector::Dead);
+        self.replace(party);
+    }
+
+    /// Whether the director is dead, as its peers see on their sockets.
+    pub fn director_is_dead(&self) -> bool {
+        self.places[DIRECTOR].state.get() == State::Killed
+    }
+
+    /// The director's next message. `None`: there is no director any more.
+    pub fn answer_of_director(&self, cpu: &Cpu<'_>) -> Option<ToPeer> {
+        loop {
+            match self.receive(&self.places[cpu.party].to_peer) {
+                Some(message) => return Some(message),
+                None if self.director_is_dead() => return None,
+                None => cpu.sleep(u64::MAX),
+            }
+        }
+    }
+
+    /// A worker has gone: perhaps another comes.
+    pub fn replace(&self, party: usize) {
+        if !WORKERS.contains(&party) || !self.plan.replace || self.closing.get() {
+            return;
+        }
+        let absent = WORKERS.clone().find(|&w| self.places[w].state.get() == State::Absent);
+        let Some(next) = absent else { return };
+        self.places[next].state.set(State::Sleeps);
+        self.places[next].until_ns.set(self.now_ns.get() + self.some_ns(200));
+        self.saw(Seen::Replaced);
+    }
+
+    /// A peer broke the protocol, and there is none here that would.
+    pub fn fault(&self, whose: &str, fault: &Fault) {
+        self.fail(|| format!("a fault of {whose}: {fault}"));
+    }
+}
+
+/// A party's name in traces.
+pub fn name(party: usize) -> &'static str {
+    ["director", "client1", "client2", "worker1", "worker2", "worker3", "worker4"][party]
+}
+
+/// The operating system, as the shipped wait loop sees it.
+pub struct SimOs<'c> {
+    pub cpu: &'c Cpu<'c>,
+    pub yields: u64,
+}
+
+impl Os for SimOs<'_> {
+    fn now_ns(&mut self) -> u64 {
+        self.cpu.world.now_ns.get()
+    }
+
+    fn busy(&mut self) {
+        self.yields = self.cpu.world.below(u64::from(self.cpu.world.plan.patience) + 1);
+    }
+
+    fn idle(&mut self) -> bool {
+        if self.yields == 0 {
+            self.busy();
+            return false;
+        }
+        self.yields -= 1;
+        self.cpu.pause();
+        true
+    }
+
+    fn sleep(&mut self, until_ns: u64) {
+        self.cpu.sleep(until_ns);
+    }
+}
