@@ -71,7 +71,7 @@ impl trine::client::core::Effects for Shell {
     fn ring_director(&mut self) {}
 }
 impl trine::worker::core::Effects for Shell {
-    fn ring_client(&mut self, _: u16) {}
+    fn ring_client(&mut self, _: u64) {}
     fn ring_director(&mut self) {}
     fn clock_ns(&mut self) -> u64 {
         0

@@ -58,6 +58,8 @@ pub const SERVICES_MAX: usize = 65_536;
 pub const DEADLINE_DEFAULT_NS: u64 = 30_000_000_000;
 /// How long a client looks for a director before its calls end DIRECTOR_GONE.
 pub const DIRECTOR_GONE_NS: u64 = 5_000_000_000;
+/// After a director's death: how long its sessions and workers may take to come back to the next one.
+pub const WINDOW_NS: u64 = 5_000_000_000;
 /// How often a call that no worker had begun is tried again, unseen, before its caller hears of it.
 pub const TRIES_MAX: u32 = 16;
 

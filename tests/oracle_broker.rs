@@ -99,7 +99,7 @@ impl trine::client::core::Effects for Hands {
 }
 
 impl trine::worker::core::Effects for Hands {
-    fn ring_client(&mut self, _: u16) {}
+    fn ring_client(&mut self, _: u64) {}
 
     fn ring_director(&mut self) {}
 

@@ -232,7 +232,7 @@ impl<'c> Loan<'c> {
         let client = self.draft.client;
         client.check_fork().map_err(not_sent)?;
         let mut inner = client.inner.borrow_mut();
-        if inner.session.number != self.session || !inner.session.is_attached() {
+        if inner.session.number != self.session {
             let message = "the director went away since the loan: build the request anew";
             return Err(CallError::not_sent(Status::DirectorGone, message));
         }

@@ -76,6 +76,8 @@ struct Slot {
     tries: u32,
     deadline_ns: u64,
     record: Record,
+    /// Where the record was last published: the order of the calls.
+    position: u64,
     /// Nobody will look at the outcome.
     one_way: bool,
     /// Once `Ended`.
@@ -112,6 +114,7 @@ impl<M: Memory> ClientCore<M> {
             tries: 0,
             deadline_ns: 0,
             record: [0; LINE],
+            position: 0,
             one_way: false,
             outcome: Outcome::without_reply(Status::Ok, false),
         };
@@ -224,7 +227,9 @@ impl<M: Memory> ClientCore<M> {
     }
 
     fn publish(&mut self, slot: u32, fx: &mut impl Effects) {
-        let record = &self.slots[slot as usize].record;
+        let s = &mut self.slots[slot as usize];
+        s.position = self.ring.next();
+        let record = &s.record;
         let used = if Request::needs_tail(record) { LINE } else { HEAD };
         self.ring.publish(&self.outbox, record, used);
         if self.director.must_ring(&self.outbox, &self.inbox) {
@@ -371,14 +376,43 @@ impl<M: Memory> ClientCore<M> {
         }
     }
 
-    /// There is no director any more that could end what is open: the calls end as may have run, unless their
-    /// replies are in. Nothing of this session can be used again; what has ended can still be looked at.
-    pub fn abandon(&mut self, fx: &mut impl Effects) {
+    /// There is no director that could end what is open: the calls end, unless their replies are in. Their slots stay
+    /// in quarantine; what has ended can still be looked at.
+    pub fn abandon(&mut self, status: Status, fx: &mut impl Effects) {
         for slot in 0..self.slots.len() as u32 {
             self.settle(slot, 0, fx);
             if self.slots[slot as usize].state == State::Open {
-                self.give_up(slot, Outcome::without_reply(Status::MayHaveRun, true));
+                self.give_up(slot, Outcome::without_reply(status, true));
             }
+        }
+    }
+
+    /// There is a new director, to which this session's routes are known: publishes again every ticket that has no
+    /// answer, in the order in which they were sent. What its caller has given up is said to be: it is not to run
+    /// any more, and its slot comes back all the same.
+    pub fn republish(&mut self, fx: &mut impl Effects) {
+        let mut open: Vec<(u64, usize)> = Vec::new();
+        for (slot, s) in self.slots.iter().enumerate() {
+            let has_right = !matches!(
+                s.state,
+                State::Free | State::Reserved | State::Ended(Returned::Yes) | State::Held(Returned::Yes)
+            );
+            if has_right && self.replies.stamp(&self.inbox, s.ticket) <= s.ticket {
+                open.push((s.position, slot));
+            }
+        }
+        open.sort_unstable();
+        for (_, slot) in open {
+            let s = &mut self.slots[slot];
+            let given_up = if s.state == State::Open { 0 } else { flag::QUARANTINED };
+            s.position = self.ring.next();
+            let mut record = s.record;
+            Request::set_flags(&mut record, flag::AGAIN | given_up, 0);
+            let used = if Request::needs_tail(&record) { LINE } else { HEAD };
+            self.ring.publish(&self.outbox, &record, used);
+        }
+        if self.director.must_ring(&self.outbox, &self.inbox) {
+            fx.ring_director();
         }
     }
 

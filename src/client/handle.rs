@@ -22,8 +22,6 @@ use crate::waiting::{Until, Waiter, Waiting, now_ns};
 const CHECK_NS: u64 = 1_000_000;
 /// How long `close` waits for one-way calls to be taken over by their workers.
 const CLOSE_NS: u64 = 1_000_000_000;
-/// Longest pause between two attempts to reach a director.
-const PAUSE_MAX: Duration = Duration::from_millis(20);
 
 /// What can be chosen when a client connects.
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +83,10 @@ impl ClientOptions {
     pub fn director_gone(mut self, after: Duration) -> Self {
         self.director_gone = after;
         self
+    }
+
+    fn gone_after_ns(&self) -> u64 {
+        u64::try_from(self.director_gone.as_nanos()).unwrap_or(u64::MAX)
     }
 
     fn shape(&self) -> Result<SessionShape, Error> {
@@ -149,8 +151,6 @@ pub(super) struct Inner {
     old: Vec<Session>,
     routes: Vec<RouteName>,
     numbers: HashMap<RouteName, u32>,
-    /// When the director was found to be gone.
-    lost_ns: u64,
 }
 
 impl Client {
@@ -158,11 +158,10 @@ impl Client {
         let fork = Fork::mark()?;
         let shape = options.shape()?;
         let waiter = Waiter::new(options.waiting, 8)?;
-        let session = Session::attach(bus, shape, 0, &waiter)?;
+        let session = Session::attach(bus, shape, 0, options.gone_after_ns(), &waiter)?;
         let (routes, numbers) = (Vec::new(), HashMap::new());
         let bus = bus.clone();
-        let inner =
-            Inner { bus, options, shape, waiter, session, old: Vec::new(), routes, numbers, lost_ns: 0 };
+        let inner = Inner { bus, options, shape, waiter, session, old: Vec::new(), routes, numbers };
         Ok(Client { inner: RefCell::new(inner), fork })
     }
 
@@ -265,43 +264,41 @@ impl Inner {
         self.session.open_route(route.0, name).map_err(not_sent)
     }
 
-    /// Attaches again, if the director is gone.
+    /// Makes sure that there is a director, waiting for one if need be.
     fn attach(&mut self, until_ns: u64) -> Result<(), CallError> {
         self.session.check_director();
         if self.session.is_attached() {
             return Ok(());
         }
-        if self.lost_ns == 0 {
-            self.lost_ns = now_ns();
-        }
-        let gone_ns = self.lost_ns.saturating_add(self.options.director_gone.as_nanos() as u64);
-        let number = self.session.number.wrapping_add(1);
-        let mut pause = Duration::from_millis(1);
-        loop {
-            match Session::attach(&self.bus, self.shape, number, &self.waiter) {
-                Ok(session) => {
-                    self.waiter.remove(self.session.doorbell());
-                    let old = std::mem::replace(&mut self.session, session);
-                    self.old.push(old);
-                    self.old.retain(Session::is_in_use);
-                    self.lost_ns = 0;
-                    return Ok(());
-                }
-                Err(error) if !may_pass(&error) => return Err(not_sent(error)),
-                Err(error) => {
-                    let now_ns = now_ns();
-                    if now_ns >= gone_ns {
-                        return Err(CallError::not_sent(Status::DirectorGone, error.to_string()));
-                    }
-                    if now_ns >= until_ns {
-                        return Err(CallError::not_sent(Status::WouldBlock, error.to_string()));
-                    }
-                    // There is nothing to wait on: a director that will be has no socket yet.
-                    std::thread::sleep(pause.min(Duration::from_nanos(until_ns.min(gone_ns) - now_ns)));
-                    pause = (pause * 2).min(PAUSE_MAX);
-                }
+        self.session.look_for_director(now_ns(), &self.routes);
+        let found = self.look_until(None, until_ns, |session, now_ns| match session.is_attached() {
+            true => Some(true),
+            false => (session.is_unknown() || session.is_given_up(now_ns)).then_some(false),
+        });
+        match found {
+            Some(true) => Ok(()),
+            None => Err(CallError::not_sent(Status::WouldBlock, "there is no director now")),
+            Some(false) if self.session.is_unknown() => self.begin_anew(),
+            Some(false) => {
+                let after_s = self.options.director_gone.as_secs_f64();
+                let message = format!("no director for {after_s} s; start one with `trine director`");
+                Err(CallError::not_sent(Status::DirectorGone, message))
             }
         }
+    }
+
+    /// Opens a new session, where a director does not know the one there was. That is kept as long as anybody may
+    /// ask for one of its outcomes.
+    fn begin_anew(&mut self) -> Result<(), CallError> {
+        let number = self.session.number.wrapping_add(1);
+        let gone_after_ns = self.options.gone_after_ns();
+        let session = Session::attach(&self.bus, self.shape, number, gone_after_ns, &self.waiter);
+        let session = session.map_err(not_sent)?;
+        self.waiter.remove(self.session.doorbell());
+        let old = std::mem::replace(&mut self.session, session);
+        self.old.push(old);
+        self.old.retain(Session::is_in_use);
+        Ok(())
     }
 
     /// Takes a slot, waiting for one if need be.
@@ -372,9 +369,15 @@ impl Inner {
         find: impl FnMut(&mut Session, u64) -> Option<T>,
     ) -> Option<T> {
         let now_ns = self.waiter.now_ns();
-        let session = &mut self.session;
-        let mut look = Look { session, call, find, until_ns, checked_ns: now_ns, check: false };
-        block_on(&mut look, &mut self.waiter)
+        let (session, routes) = (&mut self.session, &self.routes[..]);
+        let mut look = Look { session, routes, call, find, until_ns, checked_ns: now_ns, check: false };
+        let found = block_on(&mut look, &mut self.waiter);
+        if let Some(channel) = self.session.take_arrival()
+            && let Err(error) = self.waiter.add_socket(channel, 0)
+        {
+            tracing::warn!(%error, "the director's death will be noticed late");
+        }
+        found
     }
 
     /// Waits for one call. `None`: not in time.
@@ -398,7 +401,7 @@ impl Inner {
         if let Some(stashed) = session.stash.remove(&ticket.name()) {
             return Some(Ended::Stashed(stashed));
         }
-        if session.is_attached() {
+        if !session.is_unknown() {
             return None;
         }
         let outcome = session.core.look(ticket.name(), 0, &mut session.bells)?;
@@ -428,7 +431,7 @@ impl Inner {
         for session in std::iter::once(&mut self.session).chain(&mut self.old) {
             let ended = match session.stash.keys().next() {
                 Some(&name) => Some(name),
-                None if session.is_attached() => None,
+                None if !session.is_unknown() => None,
                 None => session.core.any_ended(0, &mut session.bells),
             };
             if let Some(name) = ended {
@@ -467,6 +470,7 @@ pub(super) enum Ended {
 /// Looks at a session until there is what is looked for: a client, as the party that is driven.
 struct Look<'a, F> {
     session: &'a mut Session,
+    routes: &'a [RouteName],
     /// The one call that is looked at; else all are.
     call: Option<u64>,
     find: F,
@@ -485,14 +489,16 @@ impl<T, F: FnMut(&mut Session, u64) -> Option<T>> Party for Look<'_, F> {
         }
         if self.check || now_ns.saturating_sub(self.checked_ns) > CHECK_NS {
             (self.check, self.checked_ns) = (false, now_ns);
-            let attached = self.session.is_attached();
             self.session.check_director();
-            if attached != self.session.is_attached() {
-                return Turn::Busy;
+        }
+        if !self.session.is_attached() {
+            self.session.look_for_director(now_ns, self.routes);
+            // It may have come, or calls may have ended: a last look at what is looked for.
+            if let Some(found) = (self.find)(self.session, now_ns) {
+                return Turn::Done(Some(found));
             }
         }
-        // Without a director nothing will ever come: what was open has ended.
-        if now_ns >= self.until_ns || !self.session.is_attached() {
+        if now_ns >= self.until_ns || self.session.is_unknown() {
             return Turn::Done(None);
         }
         Turn::Idle
@@ -510,14 +516,8 @@ impl<T, F: FnMut(&mut Session, u64) -> Option<T>> Party for Look<'_, F> {
     fn wake_at_ns(&self) -> u64 {
         let core = &self.session.core;
         let deadline_ns = self.call.map_or_else(|| core.next_deadline_ns(), |name| core.deadline_ns(name));
-        deadline_ns.min(self.until_ns)
+        deadline_ns.min(self.until_ns).min(self.session.wake_at_ns())
     }
-}
-
-/// Whether trying again may help.
-fn may_pass(error: &Error) -> bool {
-    matches!(error, Error::NoDirector { .. } | Error::DirectorGone(_) | Error::System { .. })
-        || matches!(error, Error::Refused { status: Status::Busy, .. })
 }
 
 /// A call that could not be sent.

@@ -1,14 +1,16 @@
 //! A client's session: its core, its memory, and its connection to the director.
 //!
 //! Attaching is one path, for the first time and after a director has gone: connect, greet, present the memory,
-//! present the routes by number and name.
+//! present the routes by number and name; then, if it comes back, publish again what is unanswered. A director that
+//! does not know the session can't say what has become of its calls: they end MAY_HAVE_RUN, and the handle opens a
+//! new one.
 
 use std::collections::HashMap;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::core::{ClientCore, Effects, Outcome};
 use crate::bus::Bus;
-use crate::control::greeting::greet;
+use crate::control::greeting::{ANSWER_NS, greet, unexpected};
 use crate::control::message::{FromDirector, Role, ToDirector};
 use crate::control::name::Name;
 use crate::control::socket::{Channel, Received};
@@ -19,8 +21,10 @@ use crate::memory::{Arena, Block, Doorbell, Mapped, Rw, Span, Spans};
 use crate::shared::Shared;
 use crate::waiting::Waiter;
 
-/// How long a director may take to answer on the control socket.
-pub const ANSWER_NS: u64 = 5_000_000_000;
+/// How long a session that comes back lets a director take to answer: its calls' deadlines go on meanwhile.
+const BACK_NS: u64 = 250_000_000;
+/// How often a session without a director looks for one.
+const LOOK_NS: u64 = 5_000_000;
 
 /// A route as the program sees it: its number is its place in the client's list.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -67,15 +71,63 @@ pub struct Session {
     pub bells: Bells,
     /// By route's number: whether the director knows it.
     pub open_routes: Vec<bool>,
+    bus: Bus,
+    id: u64,
+    credential: [u64; 2],
+    outbox_fd: OwnedFd,
+    inbox_fd: OwnedFd,
+    /// When the director was found to be gone; 0 while there is one.
+    lost_ns: u64,
+    /// When to look for the next one.
+    look_at_ns: u64,
+    /// How long calls look for a director before they end.
+    gone_after_ns: u64,
+    /// A director did not know this session: it never will be attached again.
+    unknown: bool,
     own: Doorbell,
-    /// `None` once the director is gone.
+    /// `None` while there is no director.
     channel: Option<Channel>,
+    /// The channel is new.
+    arrived: bool,
+}
+
+/// Presents a session, and waits for the answer: its id, its credential, and the director's doorbell.
+fn present(
+    channel: &Channel,
+    open: &ToDirector,
+    fds: &[BorrowedFd],
+    within_ns: u64,
+) -> Result<(u64, [u64; 2], Doorbell), Error> {
+    channel.send_message(open, fds).map_err(Error::io("presenting the session"))?;
+    let (FromDirector::SessionOpened { session, credential }, mut fds) = channel.answer(within_ns)? else {
+        return Err(unexpected());
+    };
+    let director = fds.pop().ok_or_else(unexpected)?;
+    Ok((session, credential, Doorbell::from_fd(director)?))
+}
+
+/// Tells a director what a route's number means.
+fn ask_route(channel: &Channel, number: u32, name: &RouteName, within_ns: u64) -> Result<(), Error> {
+    let RouteName { service, operation } = name.clone();
+    let ask = ToDirector::OpenRoute { route: number, service, operation };
+    channel.send_message(&ask, &[]).map_err(Error::io("asking for a route"))?;
+    match channel.answer(within_ns)? {
+        (FromDirector::RouteOpened { status: Status::Ok, .. }, _) => Ok(()),
+        (FromDirector::RouteOpened { status, message, .. }, _) => Err(Error::Refused { status, message }),
+        _ => Err(unexpected()),
+    }
 }
 
 impl Session {
     /// Attaches with fresh memory. Blocks for two round trips on a socket.
-    pub fn attach(bus: &Bus, shape: SessionShape, number: u16, waiter: &Waiter) -> Result<Session, Error> {
-        let channel = greet(bus, Role::Client)?;
+    pub fn attach(
+        bus: &Bus,
+        shape: SessionShape,
+        number: u16,
+        gone_after_ns: u64,
+        waiter: &Waiter,
+    ) -> Result<Session, Error> {
+        let channel = greet(bus, Role::Client, ANSWER_NS)?;
         let (out, at) = (shape.outbox(), shape.inbox());
         let (out_bytes, in_bytes) = (out.words as u64 * 8, at.words as u64 * 8);
         let (outbox, outbox_fd) =
@@ -87,12 +139,7 @@ impl Session {
         let open =
             ToDirector::OpenSession { session: 0, credential: [0; 2], published: core.published(), shape };
         let fds = [outbox_fd.as_fd(), inbox_fd.as_fd(), own.as_fd()];
-        channel.send_message(&open, &fds).map_err(Error::io("presenting the session"))?;
-        let (FromDirector::SessionOpened { .. }, mut fds) = channel.answer(ANSWER_NS)? else {
-            return Err(crate::control::greeting::unexpected());
-        };
-        let director = fds.pop().ok_or_else(crate::control::greeting::unexpected)?;
-        let director = Doorbell::from_fd(director)?;
+        let (id, credential, director) = present(&channel, &open, &fds, ANSWER_NS)?;
         waiter.add_doorbell(&own, 0)?;
         waiter.add_socket(&channel, 0)?;
         Ok(Session {
@@ -104,11 +151,88 @@ impl Session {
             stash: HashMap::new(),
             bells: Bells { director },
             open_routes: Vec::new(),
+            bus: bus.clone(),
+            id,
+            credential,
+            outbox_fd,
+            inbox_fd,
+            lost_ns: 0,
+            look_at_ns: 0,
+            gone_after_ns,
+            unknown: false,
             channel: Some(channel),
+            arrived: false,
             core,
             inbox,
             own,
         })
+    }
+
+    /// Comes back, to a new director: with the same memory and id. Blocks for a few round trips on a socket.
+    fn come_back(&mut self, routes: &[RouteName]) -> Result<Channel, Error> {
+        let channel = greet(&self.bus, Role::Client, BACK_NS)?;
+        let open = ToDirector::OpenSession {
+            session: self.id,
+            credential: self.credential,
+            published: self.core.published(),
+            shape: self.shape,
+        };
+        let fds = [self.outbox_fd.as_fd(), self.inbox_fd.as_fd(), self.own.as_fd()];
+        let (_, credential, director) = present(&channel, &open, &fds, BACK_NS)?;
+        (self.credential, self.bells.director) = (credential, director);
+        for (number, name) in routes.iter().enumerate() {
+            if self.open_routes.get(number) == Some(&true) {
+                let opened = ask_route(&channel, number as u32, name, BACK_NS);
+                self.open_routes[number] = opened.is_ok();
+                if !matches!(opened, Ok(()) | Err(Error::Refused { .. })) {
+                    opened?;
+                }
+            }
+        }
+        self.core.republish(&mut self.bells);
+        channel
+            .send_message(&ToDirector::Republished, &[])
+            .map_err(Error::io("saying that all is published"))?;
+        Ok(channel)
+    }
+
+    /// Without a director: looks for one, if it is time to. Calls that have waited too long for one end.
+    pub fn look_for_director(&mut self, now_ns: u64, routes: &[RouteName]) {
+        if self.is_attached() || self.unknown || now_ns < self.look_at_ns {
+            return;
+        }
+        self.look_at_ns = now_ns + LOOK_NS;
+        match self.come_back(routes) {
+            Ok(channel) => (self.channel, self.lost_ns, self.arrived) = (Some(channel), 0, true),
+            Err(Error::Refused { status: Status::MayHaveRun, .. }) => {
+                self.unknown = true;
+                self.core.abandon(Status::MayHaveRun, &mut self.bells);
+            }
+            Err(_) if self.is_given_up(now_ns) => {
+                self.core.abandon(Status::DirectorGone, &mut self.bells);
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Whether there was no director for too long.
+    pub fn is_given_up(&self, now_ns: u64) -> bool {
+        self.lost_ns > 0 && now_ns.saturating_sub(self.lost_ns) >= self.gone_after_ns
+    }
+
+    /// Whether no director will know this session any more.
+    pub fn is_unknown(&self) -> bool {
+        self.unknown
+    }
+
+    /// When to look for a director next; `u64::MAX` while there is one.
+    pub fn wake_at_ns(&self) -> u64 {
+        if self.is_attached() || self.unknown { u64::MAX } else { self.look_at_ns }
+    }
+
+    /// The socket of a director that this session has just come back to: to be watched.
+    pub fn take_arrival(&mut self) -> Option<&Channel> {
+        if std::mem::take(&mut self.arrived) { self.channel.as_ref() } else { None }
     }
 
     /// Whether there is a director at the other end, as far as is known.
@@ -119,39 +243,28 @@ impl Session {
     /// Tells the director what a route's number means. Blocks for a round trip on a socket.
     pub fn open_route(&mut self, number: u32, name: &RouteName) -> Result<(), Error> {
         let Some(channel) = &self.channel else { return Err(Error::DirectorGone(std::time::Duration::ZERO)) };
-        let RouteName { service, operation } = name.clone();
-        let ask = ToDirector::OpenRoute { route: number, service, operation };
-        channel.send_message(&ask, &[]).map_err(Error::io("asking for a route"))?;
-        match channel.answer(ANSWER_NS)? {
-            (FromDirector::RouteOpened { status: Status::Ok, .. }, _) => {
-                let number = number as usize;
-                if number >= self.open_routes.len() {
-                    self.open_routes.resize(number + 1, false);
-                }
-                self.open_routes[number] = true;
-                Ok(())
-            }
-            (FromDirector::RouteOpened { status, message, .. }, _) => Err(Error::Refused { status, message }),
-            _ => Err(crate::control::greeting::unexpected()),
+        ask_route(channel, number, name, ANSWER_NS)?;
+        let number = number as usize;
+        if number >= self.open_routes.len() {
+            self.open_routes.resize(number + 1, false);
         }
+        self.open_routes[number] = true;
+        Ok(())
     }
 
-    /// Looks whether the director is still there; if it is not, ends every open call. One system call.
+    /// Looks whether the director is still there. One system call.
     pub fn check_director(&mut self) {
         let Some(channel) = &self.channel else { return };
         loop {
             match channel.receive_message::<FromDirector>() {
                 Ok(Received::Nothing) => return,
                 Ok(Received::Message(FromDirector::Closing, _)) => {}
-                _ => return self.detach(),
+                _ => {
+                    // What is open goes on: workers still answer, and the next director settles the rest.
+                    (self.channel, self.lost_ns) = (None, crate::waiting::now_ns());
+                    return;
+                }
             }
-        }
-    }
-
-    /// The director is gone: what is open ends, what has ended can still be looked at.
-    pub fn detach(&mut self) {
-        if self.channel.take().is_some() {
-            self.core.abandon(&mut self.bells);
         }
     }
 
@@ -223,8 +336,8 @@ impl Session {
         }
     }
 
-    /// Whether anybody still needs this session after its director has gone.
+    /// Whether anybody still needs this session.
     pub fn is_in_use(&self) -> bool {
-        self.is_attached() || !self.stash.is_empty() || !self.core.is_settled()
+        !self.unknown || !self.stash.is_empty() || !self.core.is_settled()
     }
 }

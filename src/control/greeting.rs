@@ -10,11 +10,11 @@ use crate::limits::PROTOCOL;
 use crate::memory::Process;
 use crate::waiting::now_ns;
 
-/// How long a director may take to answer.
-const ANSWER_NS: u64 = 5_000_000_000;
+/// How long a director may take to answer on its socket, when nobody is in a hurry.
+pub(crate) const ANSWER_NS: u64 = 5_000_000_000;
 
-/// Connects, and greets. Blocks for a round trip.
-pub(crate) fn greet(bus: &Bus, role: Role) -> Result<Channel, Error> {
+/// Connects, and greets. Blocks for a round trip, `within_ns` at most.
+pub(crate) fn greet(bus: &Bus, role: Role, within_ns: u64) -> Result<Channel, Error> {
     let channel = Channel::connect(bus.socket())?;
     let director = Process::of_peer(channel.as_fd())?.identity;
     let own = nix::unistd::geteuid().as_raw();
@@ -28,7 +28,7 @@ pub(crate) fn greet(bus: &Bus, role: Role) -> Result<Channel, Error> {
     }
     let hello = ToDirector::Hello { protocol: PROTOCOL, role, bus_id: [0; 2], monotonic_ns: now_ns() };
     channel.send_message(&hello, &[]).map_err(Error::io("greeting the director"))?;
-    match channel.answer(ANSWER_NS)? {
+    match channel.answer(within_ns)? {
         (FromDirector::Welcome { protocol: PROTOCOL, .. }, _) => Ok(channel),
         (FromDirector::Welcome { protocol: theirs, .. }, _) => {
             Err(Error::ProtocolMismatch { ours: PROTOCOL, theirs })

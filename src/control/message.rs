@@ -128,6 +128,8 @@ pub(crate) enum ToDirector {
     },
     /// Asks for the rows about services, workers and sessions.
     Inspect,
+    /// A session that came back has published again all that it had open.
+    Republished,
 }
 
 /// What a director says.
@@ -283,6 +285,7 @@ mod kind {
     pub const SESSION_UNMAPPED: u32 = 8;
     pub const LEAVE: u32 = 9;
     pub const INSPECT: u32 = 10;
+    pub const REPUBLISHED: u32 = 11;
 
     pub const WELCOME: u32 = 129;
     pub const REFUSED: u32 = 130;
@@ -313,6 +316,7 @@ impl Message for ToDirector {
             ToDirector::SessionUnmapped { .. } => kind::SESSION_UNMAPPED,
             ToDirector::Leave { .. } => kind::LEAVE,
             ToDirector::Inspect => kind::INSPECT,
+            ToDirector::Republished => kind::REPUBLISHED,
         }
     }
 
@@ -349,7 +353,7 @@ impl Message for ToDirector {
             }
             &ToDirector::SessionUnmapped { index } => w.body(&wire::SessionIndex { index, reserved: [0; 3] }),
             &ToDirector::Leave { taken } => w.body(&wire::Leave { taken }),
-            ToDirector::Inspect => w,
+            ToDirector::Inspect | ToDirector::Republished => w,
         }
         .end();
     }
@@ -402,6 +406,7 @@ impl Message for ToDirector {
                 ToDirector::Leave { taken }
             }
             kind::INSPECT => ToDirector::Inspect,
+            kind::REPUBLISHED => ToDirector::Republished,
             _ => return Err(r.fault("no such message goes to a director")),
         };
         r.end(message)

@@ -65,6 +65,7 @@ fn to_director() -> impl Strategy<Value = ToDirector> {
         any::<u16>().prop_map(|index| ToDirector::SessionUnmapped { index }),
         any::<u64>().prop_map(|taken| ToDirector::Leave { taken }),
         Just(ToDirector::Inspect),
+        Just(ToDirector::Republished),
     ]
 }
 

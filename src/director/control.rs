@@ -13,12 +13,14 @@ use std::sync::Arc;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-use super::earlier;
-use super::link::{Connection, Link, NewSession, NewWorker, ToControl, ToData};
+use super::earlier::{self, Estate, Inheritance, Life};
+use super::link::{Connection, Inherited, InheritedLedger, Link, NewSession, NewWorker, ToControl, ToData};
+use super::recovery::{self, CarriedOver};
 use crate::control::folder::{Credentials, RuntimeFolder};
 use crate::control::message::{FromDirector, Role, ToDirector};
 use crate::control::socket::{Channel, Listener, Received};
 use crate::core::Write;
+use crate::core::ledger::Ledger;
 use crate::error::{Error, Fault, Status};
 use crate::identity::Identity;
 use crate::layout::{SessionShape, WorkShape, head};
@@ -94,6 +96,10 @@ pub struct Control {
     link: Arc<Link>,
     folder: RuntimeFolder,
     credentials: Credentials,
+    /// Ledgers of an earlier director.
+    estate: Estate,
+    /// Until then those who were attached to it may come back.
+    until_ns: u64,
     /// `None` once the director stops.
     listener: Option<Listener>,
     /// No descriptor was left for a new connection.
@@ -110,13 +116,30 @@ pub struct Control {
 
 impl Control {
     /// Takes the bus: sweeps what a killed director left, and listens.
-    pub fn new(link: Arc<Link>, folder: RuntimeFolder) -> Result<Self, Error> {
-        earlier::clear(&folder.stale_links()?, folder.bus_id(), &segment_prefix(&folder))?;
+    ///
+    /// Returns what there is to settle, too: `window_ns` is how long those who were attached may take to come back.
+    pub fn new(link: Arc<Link>, folder: RuntimeFolder, window_ns: u64) -> Result<(Self, Inherited), Error> {
+        let mut estate = earlier::find(&folder.stale_links()?, folder.bus_id(), &segment_prefix(&folder))?;
+        // The first director of a bus has nobody to wait for.
+        let until_ns = if folder.epoch() > 1 { now_ns() + window_ns } else { 0 };
+        let ledgers = estate.ledgers.iter_mut().map(|ledger| {
+            let life = std::mem::replace(&mut ledger.life, Life::Unknown);
+            let (is_dead, pidfd) = match life {
+                Life::Lives(pidfd) => (false, Some(pidfd)),
+                Life::Dead => (true, None),
+                Life::Unknown => (false, None),
+            };
+            InheritedLedger { worker: ledger.worker, entries: ledger.entries.clone(), is_dead, pidfd }
+        });
+        let inherited =
+            Inherited { ledgers: ledgers.collect(), is_incomplete: !estate.unreadable.is_empty(), until_ns };
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(Error::system("making an epoll"))?;
         let listener = folder.bind()?;
         watch(&epoll, &listener, EpollFlags::EPOLLIN, LISTENER)?;
         watch(&epoll, link.to_control.bell(), EpollFlags::EPOLLIN | EpollFlags::EPOLLET, QUEUE)?;
-        Ok(Control {
+        let control = Control {
+            estate,
+            until_ns,
             credentials: folder.credentials(),
             listener: Some(listener),
             exhausted: false,
@@ -131,7 +154,8 @@ impl Control {
             epoll,
             link,
             folder,
-        })
+        };
+        Ok((control, inherited))
     }
 
     /// Runs until the data thread has ended, then leaves nothing behind.
@@ -172,7 +196,25 @@ impl Control {
                 named.unlink()?;
             }
         }
+        self.forget_ledgers(|_| true);
         self.folder.clean()
+    }
+
+    /// Removes inherited ledgers that nobody will ask for any more. Those that can't be read go with the last.
+    fn forget_ledgers(&mut self, which: impl Fn(u64) -> bool) {
+        let (gone, kept) =
+            std::mem::take(&mut self.estate.ledgers).into_iter().partition(|l| which(l.worker));
+        self.estate.ledgers = kept;
+        for ledger in gone as Vec<Inheritance> {
+            if let Err(error) = ledger.forget() {
+                tracing::warn!(%error, "an inherited ledger could not be removed");
+            }
+        }
+        if self.estate.ledgers.is_empty() {
+            for link in self.estate.unreadable.drain(..) {
+                let _ = std::fs::remove_file(link);
+            }
+        }
     }
 
     fn accept(&mut self) {
@@ -252,12 +294,14 @@ impl Control {
             (Stage::Connected, ToDirector::Hello { protocol, role, monotonic_ns, .. }) => {
                 self.greet(from, protocol, role, monotonic_ns)
             }
-            (Stage::Greeted(Role::Client), ToDirector::OpenSession { session, published, shape, .. }) => {
-                self.open_session(from, session, published, shape, descriptors)
+            (
+                Stage::Greeted(Role::Client),
+                ToDirector::OpenSession { session, credential, published, shape },
+            ) => self.open_session(from, (session, credential), published, shape, descriptors),
+            (Stage::Greeted(Role::Worker), ToDirector::OpenWorker { worker, credential, taken, shape }) => {
+                self.open_worker(from, (worker, credential), taken, shape, descriptors)
             }
-            (Stage::Greeted(Role::Worker), ToDirector::OpenWorker { shape, .. }) => {
-                self.open_worker(from, shape, descriptors)
-            }
+            (Stage::Session(_), ToDirector::Republished) => self.pass_on(ToData::Republished(from)),
             (Stage::Greeted(Role::Monitor), ToDirector::Inspect) => self.pass_on(ToData::Inspect(from)),
             (Stage::Session(_), ToDirector::OpenRoute { route, service, operation }) => {
                 self.pass_on(ToData::OpenRoute { from, route, service, operation })
@@ -321,16 +365,17 @@ impl Control {
     fn open_session(
         &mut self,
         from: Connection,
-        session: u64,
+        (session, credential): (u64, [u64; 2]),
         published: u64,
         shape: SessionShape,
         descriptors: Vec<OwnedFd>,
     ) -> Result<(), Trouble> {
-        let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
-        if session != 0 {
-            let message = "this director does not know that session: open a new one".into();
-            return Err(Trouble::Refused(Status::MayHaveRun, message));
+        let resumed = session != 0;
+        let is_here = |p: &Peer| matches!(&p.stage, Stage::Session(s) if s.id == session);
+        if resumed && (now_ns() >= self.until_ns || self.peers.values().any(is_here)) {
+            return Err(unknown("session"));
         }
+        let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
         let Ok([outbox, inbox, client]) = <[OwnedFd; 3]>::try_from(descriptors) else {
             return Err(Trouble::Gone);
         };
@@ -342,17 +387,23 @@ impl Control {
         sealed::check(&outbox, "outbox", out_bytes + out.arena_bytes, out_bytes, Kind::WriterOnly)?;
         sealed::check(&inbox, "inbox", in_bytes + at.arena_bytes, in_bytes, Kind::ReadWrite)?;
         let bell = Doorbell::from_fd(client.try_clone().map_err(Error::io("duplicating a doorbell"))?)?;
-        let id = self.next_session;
-        self.next_session += 1;
+        let id = if resumed { session } else { self.next_session };
         let identity = peer.process.identity;
-        let credential =
-            self.credentials.session(id, identity.uid, sealed::inode(&outbox)?, sealed::inode(&inbox)?);
+        let (outbox_inode, inbox_inode) = (sealed::inode(&outbox)?, sealed::inode(&inbox)?);
+        let right = self.credentials.session(id, identity.uid, outbox_inode, inbox_inode);
+        if !resumed {
+            self.next_session += 1;
+        } else if credential != right {
+            return Err(unknown("session"));
+        }
+        let credential = right;
         let new = NewSession {
             id,
             credential,
             identity,
             shape,
             published,
+            resumed,
             outbox: sealed::map_ro(&outbox, out_bytes, out.words)?,
             inbox: sealed::map_rw(&inbox, in_bytes, at.words)?,
             client: bell,
@@ -363,59 +414,94 @@ impl Control {
         self.pass_on(ToData::Session(from, Box::new(new)))
     }
 
-    /// A worker presents its progress page, and gets a work segment.
+    /// A worker presents its progress page, and gets a work segment. One that comes back gets it in the place of its
+    /// old one, with what it had begun carried over.
     fn open_worker(
         &mut self,
         from: Connection,
+        (worker, credential): (u64, [u64; 2]),
+        taken: u64,
         shape: WorkShape,
         descriptors: Vec<OwnedFd>,
     ) -> Result<(), Trouble> {
-        let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
-        let Ok([page, worker]) = <[OwnedFd; 2]>::try_from(descriptors) else { return Err(Trouble::Gone) };
+        let Some(peer) = self.peers.get(&from) else { return Ok(()) };
+        let Ok([page, bell]) = <[OwnedFd; 2]>::try_from(descriptors) else { return Err(Trouble::Gone) };
         if !shape.is_valid() {
             return Err(Trouble::Refused(Status::Fault, format!("sizes out of bounds: {shape:?}")));
         }
-        let (work, progress) = (shape.work(), shape.progress());
+        let progress = shape.progress();
         let page_bytes = progress.words as u64 * 8;
         sealed::check(&page, "progress page", page_bytes, page_bytes, Kind::WriterOnly)?;
-        let worker = Doorbell::from_fd(worker)?;
-        let id = self.next_worker;
-        self.next_worker += 1;
-        let link = self.folder.worker_link(id);
-        let named = Named::create(&link, &segment_prefix(&self.folder), work.words)?;
+        let page_inode = sealed::inode(&page)?;
+        let page = sealed::map_ro(&page, page_bytes, progress.words)?;
+        let id = if worker == 0 { self.next_worker } else { worker };
         let identity = peer.process.identity;
+        let right = self.credentials.worker(id, identity.uid, page_inode);
+        let carried = if worker == 0 {
+            self.next_worker += 1;
+            None
+        } else {
+            let old = self.estate.ledgers.iter().find(|l| l.worker == worker && l.shape == shape);
+            let old = old.filter(|_| credential == right && now_ns() < self.until_ns);
+            let old = old.ok_or_else(|| unknown("worker"))?;
+            Some(recovery::carry_over(old.start, &old.entries, taken, &page, &progress)?)
+        };
+        let named = self.new_segment(id, shape, &peer.process, carried.as_ref())?;
+        if let Some(i) = self.estate.ledgers.iter().position(|l| l.worker == worker) {
+            self.estate.ledgers.swap_remove(i).replaced()?;
+        }
+        let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
         let new = NewWorker {
             id,
-            credential: self.credentials.worker(id, identity.uid, sealed::inode(&page)?),
+            credential: right,
             identity,
             shape,
-            start: 0,
+            start: carried.as_ref().map_or(0, |c| c.start),
+            carried,
             work: named.mem().clone(),
-            page: sealed::map_ro(&page, page_bytes, progress.words)?,
+            page,
             pidfd: peer.process.pidfd.try_clone().map_err(Error::io("duplicating a pidfd"))?,
-            worker,
+            worker: Doorbell::from_fd(bell)?,
             own: Doorbell::new()?,
         };
-        let about = [
-            (head::VERSION, u64::from(limits::PROTOCOL) | u64::from(shape.slots) << 32),
-            (head::BUS, self.folder.bus_id()[0]),
-            (head::BUS + 1, self.folder.bus_id()[1]),
-            (head::WORKER, id),
-            (head::EPOCH, self.folder.epoch()),
-            (head::START, new.start),
-            (head::PID, identity.pid as u64),
-            (head::START_TIME, peer.process.start_time_ticks),
-            (head::PIDFD_INODE, peer.process.pidfd_inode),
-            (head::BOOT, self.boot[0]),
-            (head::BOOT + 1, self.boot[1]),
-            (head::PID_NAMESPACE, self.pid_namespace),
-        ];
-        about.iter().for_each(|&(word, value)| named.mem().store(work.head + word, value));
-        named.mem().release();
-        named.mem().store(work.head + head::MAGIC, head::WORD);
         peer.stage = Stage::Worker(named);
         peer.attached = true;
         self.pass_on(ToData::Worker(from, Box::new(new)))
+    }
+
+    /// Makes a work segment: linked, when its head and its ledger are complete.
+    fn new_segment(
+        &self,
+        id: u64,
+        shape: WorkShape,
+        process: &Process,
+        carried: Option<&CarriedOver>,
+    ) -> Result<Named, Error> {
+        let at = shape.work();
+        let bus = self.folder.bus_id();
+        let head = [
+            (head::VERSION, u64::from(limits::PROTOCOL) | u64::from(shape.slots) << 32),
+            (head::BUS, bus[0]),
+            (head::BUS + 1, bus[1]),
+            (head::WORKER, id),
+            (head::EPOCH, self.folder.epoch()),
+            (head::START, carried.map_or(0, |c| c.start)),
+            (head::PID, process.identity.pid as u64),
+            (head::START_TIME, process.start_time_ticks),
+            (head::PIDFD_INODE, process.pidfd_inode),
+            (head::BOOT, self.boot[0]),
+            (head::BOOT + 1, self.boot[1]),
+            (head::PID_NAMESPACE, self.pid_namespace),
+            (head::MAGIC, head::WORD),
+        ];
+        let link = self.folder.worker_link(id);
+        Named::create(&link, &segment_prefix(&self.folder), at.words, |memory| {
+            head.iter().for_each(|&(word, value)| memory.store(at.head + word, value));
+            let ledger = Ledger::new(at.ledger);
+            for &(e, entry) in carried.iter().flat_map(|c| &c.entries) {
+                ledger.enter(memory, e, entry);
+            }
+        })
     }
 
     /// What the data thread wants.
@@ -443,6 +529,7 @@ impl Control {
                     tracing::warn!(%error, "a worker's segment could not be removed");
                 }
             }
+            ToControl::ForgetLedger(worker) => self.forget_ledgers(|w| w == worker),
             ToControl::Finished => {}
         }
     }
@@ -539,6 +626,11 @@ impl Control {
             self.peers.remove(&connection);
         }
     }
+}
+
+/// Somebody who says that he was here before: who can't be, or comes too late. He begins anew.
+fn unknown(what: &str) -> Trouble {
+    Trouble::Refused(Status::MayHaveRun, format!("this director does not know that {what}"))
 }
 
 fn refused(status: Status, message: String) -> FromDirector {

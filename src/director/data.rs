@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::core::{DirectorCore, Effects, Peer, Settings};
-use super::link::{Connection, Link, NewSession, NewWorker, ToControl, ToData};
+use super::link::{Connection, Inherited, Link, NewSession, NewWorker, ToControl, ToData};
 use crate::control::message::FromDirector;
 use crate::core::{Os, Party, Turn, block_on};
 use crate::error::{Error, Fault, Status};
@@ -33,6 +33,8 @@ mod token {
     pub const SESSION_RINGS: u64 = 1 << 56;
     pub const WORKER_RINGS: u64 = 2 << 56;
     pub const WORKER_DIED: u64 = 3 << 56;
+    /// A worker whose ledger was inherited: by its place in the list.
+    pub const INHERITED_DIED: u64 = 4 << 56;
     pub const KIND: u64 = 0xff << 56;
 }
 
@@ -107,6 +109,10 @@ impl Effects for Shell {
         self.send(ToControl::Forget(gone.connection));
     }
 
+    fn forget_ledger(&mut self, worker: u64) {
+        self.send(ToControl::ForgetLedger(worker));
+    }
+
     fn clock_ns(&mut self) -> u64 {
         now_ns()
     }
@@ -118,6 +124,8 @@ pub struct Data {
     shell: Shell,
     /// Workers whose socket is closed, and when their calls end by verdict.
     graces: Vec<(u64, usize)>,
+    /// Workers that an earlier director had, and that may be dead one day.
+    awaited: Vec<(u64, Option<OwnedFd>)>,
     stop_at_ns: u64,
     looked_ns: u64,
     faults: u64,
@@ -125,7 +133,12 @@ pub struct Data {
 
 impl Data {
     /// Runs until it is stopped, and has drained.
-    pub fn run(link: Arc<Link>, settings: Settings, waiting: Waiting) -> Result<(), Error> {
+    pub fn run(
+        link: Arc<Link>,
+        settings: Settings,
+        waiting: Waiting,
+        inherited: Inherited,
+    ) -> Result<(), Error> {
         let waiter = Waiter::new(waiting, EVENTS)?;
         waiter.add_doorbell(link.to_data.bell(), token::QUEUE)?;
         let waiter = Rc::new(RefCell::new(waiter));
@@ -138,11 +151,38 @@ impl Data {
             faulty: Vec::new(),
         };
         let core = DirectorCore::new(settings);
-        let (graces, stop_at_ns) = (Vec::new(), u64::MAX);
-        let mut data = Data { core, shell, graces, stop_at_ns, looked_ns: 0, faults: 0 };
+        let (graces, awaited, stop_at_ns) = (Vec::new(), Vec::new(), u64::MAX);
+        let mut data = Data { core, shell, graces, awaited, stop_at_ns, looked_ns: 0, faults: 0 };
+        data.inherit(inherited)?;
         block_on(&mut data, &mut Glancing { waiter, glanced_ns: 0 });
         link.to_control.push(ToControl::Finished);
         Ok(())
+    }
+
+    fn inherit(&mut self, inherited: Inherited) -> Result<(), Error> {
+        for ledger in inherited.ledgers {
+            self.core.inherit(ledger.worker, &ledger.entries, ledger.is_dead);
+            if let Some(pidfd) = &ledger.pidfd {
+                let token = token::INHERITED_DIED | self.awaited.len() as u64;
+                self.shell.waiter.borrow().add_socket(pidfd, token)?;
+            }
+            self.awaited.push((ledger.worker, ledger.pidfd));
+        }
+        if inherited.is_incomplete {
+            self.core.inherit_unreadable();
+        }
+        if inherited.until_ns > 0 {
+            self.core.open_window(inherited.until_ns);
+        }
+        Ok(())
+    }
+
+    fn inherited_died(&mut self, place: usize) {
+        let Some((worker, pidfd)) = self.awaited.get_mut(place) else { return };
+        if let Some(pidfd) = pidfd.take() {
+            self.shell.waiter.borrow().remove(&pidfd);
+            self.core.inherited_dead(*worker, &mut self.shell);
+        }
     }
 
     /// What the last look into the epoll found.
@@ -153,6 +193,7 @@ impl Data {
             match event & token::KIND {
                 token::SESSION_RINGS => self.core.heat(key),
                 token::WORKER_DIED => self.worker_dead(key),
+                token::INHERITED_DIED => self.inherited_died(key),
                 _ => {} // the queue and the workers' progress are looked at in every turn
             }
         }
@@ -180,6 +221,7 @@ impl Data {
             | ToData::Withdraw { from, .. }
             | ToData::SessionMapped { from, .. }
             | ToData::SessionUnmapped { from, .. }
+            | ToData::Republished(from)
             | ToData::Leave(from) => match self.shell.peers.get(&from) {
                 Some(&Peer::Session(key)) => self.take_from_session(key, message),
                 Some(&Peer::Worker(key)) => self.take_from_worker(key, message),
@@ -189,6 +231,9 @@ impl Data {
     }
 
     fn take_from_session(&mut self, key: usize, message: ToData) {
+        if let ToData::Republished(_) = message {
+            return self.core.republished(key);
+        }
         let ToData::OpenRoute { from, route, service, operation } = message else { return };
         let (service, operation) = (service.as_str(), operation.as_str());
         let status = self.core.open_route(key, route, service, operation, &mut self.shell);
@@ -231,8 +276,13 @@ impl Data {
     }
 
     fn attach_session(&mut self, from: Connection, new: NewSession) {
-        let NewSession { id, credential, identity, shape, published, outbox, inbox, client, own } = new;
-        let attached = self.core.attach_session(id, identity, shape, published, outbox, inbox);
+        let NewSession { id, credential, identity, shape, published, resumed, .. } = new;
+        let NewSession { outbox, inbox, client, own, .. } = new;
+        let attached = if resumed {
+            self.core.resume_session(id, identity, shape, published, outbox, inbox)
+        } else {
+            self.core.attach_session(id, identity, shape, published, outbox, inbox)
+        };
         let answer = attached.and_then(|key| {
             let copy = own.try_clone_fd().map_err(|_| Status::Busy)?;
             let added = self.shell.waiter.borrow().add_doorbell(&own, token::SESSION_RINGS | key as u64);
@@ -249,8 +299,12 @@ impl Data {
     }
 
     fn attach_worker(&mut self, from: Connection, new: NewWorker) {
-        let NewWorker { id, credential, identity, shape, start, work, page, pidfd, worker, own } = new;
-        let attached = self.core.attach_worker(id, identity, shape, start, work, page);
+        let NewWorker { id, credential, identity, shape, start, carried, .. } = new;
+        let NewWorker { work, page, pidfd, worker, own, .. } = new;
+        let attached = match &carried {
+            Some(carried) => self.core.resume_worker(id, identity, shape, carried, work, page),
+            None => self.core.attach_worker(id, identity, shape, start, work, page),
+        };
         let answer = attached.and_then(|key| {
             let copy = own.try_clone_fd().map_err(|_| Status::Busy)?;
             let waiter = self.shell.waiter.borrow();

@@ -1,10 +1,12 @@
 //! What an earlier director left: the ledgers of its workers.
 //!
 //! A director that is killed leaves a work segment for each worker, linked from the runtime folder. Its head says
-//! whose it is, its ledger which calls were in that worker's hands. The worker goes on with what its ring holds,
-//! whatever becomes of the link: it has the segment mapped.
+//! whose it is, its ledger which calls were in that worker's hands. Segment and link stay until the worker has come
+//! back and has a new one, or until nobody can ask for it any more: if this director is killed too, the next one
+//! finds the same. [`recovery`](super::recovery) says what is made of it.
 
-use std::path::Path;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
 use crate::core::Read;
 use crate::core::ledger::{Entry, Ledger};
@@ -14,21 +16,86 @@ use crate::limits;
 use crate::memory::named::{self, Earlier};
 use crate::memory::{Process, Ro, boot_id, pid_namespace_inode};
 
+/// Whether a worker lives, as far as can be told from here.
+#[derive(Debug)]
+pub enum Life {
+    /// It does; readable when it is dead.
+    Lives(OwnedFd),
+    /// The kernel knows no such process any more.
+    Dead,
+    /// It was written down in another boot or pid namespace: it counts as alive.
+    Unknown,
+}
+
 /// A worker's ledger, as an earlier director left it.
 #[derive(Debug)]
 pub struct Inheritance {
     /// The worker's id.
     pub worker: u64,
-    /// Its process.
-    pub pid: i32,
-    /// Whether that process lives, as far as can be told: in another boot or pid namespace it counts as alive.
-    pub lives: bool,
-    /// The calls that were in its hands, and perhaps are.
-    pub entries: Vec<Entry>,
+    /// Whether its process lives.
+    pub life: Life,
+    /// Sizes of the segment.
+    pub shape: WorkShape,
+    /// The first position of the ring.
+    pub start: u64,
+    /// The calls that were in its hands, by their entry's number.
+    pub entries: Vec<(u16, Entry)>,
+    link: PathBuf,
+    segment: Earlier,
 }
 
-/// Reads a segment. `None`: it is not a work segment of this bus and protocol, or was never finished.
-fn read(mem: &Ro, bus: [u64; 2]) -> Result<Option<Inheritance>, Error> {
+impl Inheritance {
+    /// Removes the segment; the link leads to the worker's new one by now.
+    pub fn replaced(self) -> Result<(), Error> {
+        self.segment.unlink()
+    }
+
+    /// Removes segment and link.
+    pub fn forget(self) -> Result<(), Error> {
+        named::remove_link_and_segment(&self.link)
+    }
+}
+
+/// All that was left.
+#[derive(Debug, Default)]
+pub struct Estate {
+    /// The ledgers.
+    pub ledgers: Vec<Inheritance>,
+    /// Links to ledgers that can't be read: what they named can't be known.
+    pub unreadable: Vec<PathBuf>,
+}
+
+/// Reads what the links name. Removes what is no work segment of this bus, and segments that nothing links.
+pub fn find(links: &[PathBuf], bus: [u64; 2], prefix: &str) -> Result<Estate, Error> {
+    let mut estate = Estate::default();
+    for link in links {
+        match Earlier::open(link) {
+            Ok(segment) => match read(segment, link, bus)? {
+                Some(inheritance) => {
+                    let Inheritance { worker, life, entries, .. } = &inheritance;
+                    let entries = entries.len();
+                    tracing::info!(worker, ?life, entries, "an earlier director left a ledger");
+                    estate.ledgers.push(inheritance);
+                }
+                None => {
+                    tracing::warn!(link = %link.display(), "a link to no work segment of this bus");
+                    named::remove_link_and_segment(link)?;
+                }
+            },
+            Err(error) => {
+                tracing::warn!(link = %link.display(), %error, "a ledger can't be read");
+                estate.unreadable.push(link.clone());
+            }
+        }
+    }
+    let folders: Vec<&Path> = links.first().and_then(|link| link.parent()).into_iter().collect();
+    named::sweep(prefix, &folders)?;
+    Ok(estate)
+}
+
+/// Reads a segment. `None`: it is not a work segment of this bus and protocol.
+fn read(segment: Earlier, link: &Path, bus: [u64; 2]) -> Result<Option<Inheritance>, Error> {
+    let mem = segment.mem();
     let version = mem.load(head::VERSION);
     let shape = WorkShape { slots: (version >> 32) as u32 };
     let ours = mem.load(head::MAGIC) == head::WORD
@@ -40,37 +107,21 @@ fn read(mem: &Ro, bus: [u64; 2]) -> Result<Option<Inheritance>, Error> {
         return Ok(None);
     }
     let ledger = Ledger::new(shape.work().ledger);
-    let entries = (0..shape.slots as u16).filter_map(|e| ledger.read(mem, e)).collect();
-    let same_kernel =
-        mem.copy_out(head::BOOT) == boot_id()? && mem.load(head::PID_NAMESPACE) == pid_namespace_inode()?;
+    let entries = (0..shape.slots as u16).filter_map(|e| Some((e, ledger.read(mem, e)?))).collect();
+    let (worker, start, life) = (mem.load(head::WORKER), mem.load(head::START), life(mem)?);
+    Ok(Some(Inheritance { worker, life, shape, start, entries, link: link.into(), segment }))
+}
+
+/// Only with the same boot and pid namespace does a missing or other process mean dead.
+fn life(mem: &Ro) -> Result<Life, Error> {
+    if mem.copy_out(head::BOOT) != boot_id()? || mem.load(head::PID_NAMESPACE) != pid_namespace_inode()? {
+        return Ok(Life::Unknown);
+    }
     let pid = mem.load(head::PID) as i32;
     let found = Process::find(pid, mem.load(head::START_TIME), mem.load(head::PIDFD_INODE));
-    let lives = !same_kernel || !matches!(found, Ok(None));
-    Ok(Some(Inheritance { worker: mem.load(head::WORKER), pid, lives, entries }))
-}
-
-fn report_and_unlink(link: &Path, bus: [u64; 2]) -> Result<(), Error> {
-    let segment = Earlier::open(link)?;
-    match read(segment.mem(), bus)? {
-        Some(Inheritance { worker, pid, lives, entries }) => {
-            let calls = entries.len();
-            tracing::info!(worker, pid, lives, calls, "an earlier director left a ledger");
-        }
-        None => tracing::warn!(link = %link.display(), "a link to no work segment of this bus"),
-    }
-    segment.unlink()
-}
-
-/// Reads what the links name, then removes it: until ledgers are settled, they serve nobody. Clients have ended
-/// their open calls, and workers attach anew. A segment that can't be read is removed too.
-pub fn clear(links: &[std::path::PathBuf], bus: [u64; 2], prefix: &str) -> Result<(), Error> {
-    for link in links {
-        if let Err(error) = report_and_unlink(link, bus) {
-            tracing::warn!(link = %link.display(), %error, "a ledger could not be read");
-        }
-        named::remove_link_and_segment(link)?;
-    }
-    // Segments whose link was never made, or is gone.
-    named::sweep(prefix, &[])?;
-    Ok(())
+    Ok(match found {
+        Ok(Some(pidfd)) => Life::Lives(pidfd),
+        Ok(None) => Life::Dead,
+        Err(_) => Life::Unknown,
+    })
 }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::control::Control;
 use super::core::Settings;
 use super::data::Data;
-use super::link::{Link, ToData};
+use super::link::{Inherited, Link, ToData};
 use crate::bus::Bus;
 use crate::control::folder::RuntimeFolder;
 use crate::error::Error;
@@ -24,6 +25,9 @@ pub struct DirectorOptions {
     /// Calls that one worker may have in its hands at a time (k of JBSQ(k)). Up to there, it is given what it does
     /// in about 20 µs, but at least two.
     pub share_max: u64,
+    /// After a director that was killed: how long its sessions and workers may take to come back. Calls that a worker
+    /// has which doesn't come back in time, and lives, end MAY_HAVE_RUN.
+    pub window: Duration,
 }
 
 impl Default for DirectorOptions {
@@ -32,6 +36,7 @@ impl Default for DirectorOptions {
             waiting: Waiting::default(),
             waiting_per_route: limits::SLOTS_MAX,
             share_max: u64::from(limits::WORK_SLOTS_DEFAULT) / 2,
+            window: Duration::from_nanos(limits::WINDOW_NS),
         }
     }
 }
@@ -49,6 +54,12 @@ impl DirectorOptions {
         self
     }
 
+    /// See [`window`](Self::window).
+    pub fn window(mut self, window: Duration) -> Self {
+        self.window = window;
+        self
+    }
+
     /// See [`share_max`](Self::share_max).
     pub fn share_max(mut self, calls: u64) -> Self {
         self.share_max = calls;
@@ -60,6 +71,7 @@ impl DirectorOptions {
 pub struct Director {
     link: Arc<Link>,
     control: Control,
+    inherited: Inherited,
     settings: Settings,
     waiting: Waiting,
 }
@@ -77,8 +89,9 @@ impl Director {
             share_max: options.share_max.max(1),
         };
         let link = Link::new()?;
-        let control = Control::new(link.clone(), folder)?;
-        Ok(Director { link, control, settings, waiting: options.waiting })
+        let window_ns = u64::try_from(options.window.as_nanos()).unwrap_or(u64::MAX / 2).min(u64::MAX / 2);
+        let (control, inherited) = Control::new(link.clone(), folder, window_ns)?;
+        Ok(Director { link, control, inherited, settings, waiting: options.waiting })
     }
 
     /// What stops it, from another thread.
@@ -89,9 +102,9 @@ impl Director {
     /// Serves until it is stopped; then ends what waits, lets the workers finish what they have begun (5 s at most),
     /// and leaves nothing behind. Blocks.
     pub fn run(self) -> Result<(), Error> {
-        let Director { link, control, settings, waiting } = self;
+        let Director { link, control, inherited, settings, waiting } = self;
         let control = spawn("trine-control", move || control.run())?;
-        let served = Data::run(link, settings, waiting);
+        let served = Data::run(link, settings, waiting, inherited);
         join(control).and(served)
     }
 

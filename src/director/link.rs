@@ -13,8 +13,10 @@ use std::sync::Arc;
 
 use crossbeam::queue::SegQueue;
 
+use super::recovery::CarriedOver;
 use crate::control::message::FromDirector;
 use crate::control::name::Name;
+use crate::core::ledger::Entry;
 use crate::error::Error;
 use crate::identity::Identity;
 use crate::layout::{SessionShape, WorkShape};
@@ -31,6 +33,8 @@ pub struct NewSession {
     pub identity: Identity,
     pub shape: SessionShape,
     pub published: u64,
+    /// It was attached to an earlier director.
+    pub resumed: bool,
     pub outbox: Ro,
     pub inbox: Rw,
     /// The client's, to ring it.
@@ -46,6 +50,8 @@ pub struct NewWorker {
     pub identity: Identity,
     pub shape: WorkShape,
     pub start: u64,
+    /// It was attached to an earlier director: what goes over.
+    pub carried: Option<CarriedOver>,
     pub work: Rw,
     pub page: Ro,
     pub pidfd: OwnedFd,
@@ -53,6 +59,25 @@ pub struct NewWorker {
     pub worker: Doorbell,
     /// The director's, which the worker rings.
     pub own: Doorbell,
+}
+
+/// What an earlier director left, as the data thread needs it.
+#[derive(Default)]
+pub struct Inherited {
+    pub ledgers: Vec<InheritedLedger>,
+    /// A ledger could not be read.
+    pub is_incomplete: bool,
+    /// Until then sessions and workers may come back; 0: none can.
+    pub until_ns: u64,
+}
+
+/// One worker's ledger.
+pub struct InheritedLedger {
+    pub worker: u64,
+    pub entries: Vec<(u16, Entry)>,
+    pub is_dead: bool,
+    /// Readable when it is dead.
+    pub pidfd: Option<OwnedFd>,
 }
 
 /// What has come in.
@@ -85,6 +110,7 @@ pub enum ToData {
         index: u16,
     },
     Leave(Connection),
+    Republished(Connection),
     Inspect(Connection),
     /// Its socket is closed, or it broke the protocol there.
     Closed(Connection),
@@ -119,6 +145,8 @@ pub enum ToControl {
     Disconnect(Connection),
     /// Nothing refers to what this connection brought any more.
     Forget(Connection),
+    /// Nobody will ask for this worker's inherited ledger any more.
+    ForgetLedger(u64),
     /// The data thread has ended in good order.
     Finished,
 }

@@ -2,15 +2,12 @@
 
 use super::inspect::{Inspection, ServiceInfo, SessionInfo, WorkerInfo};
 use crate::bus::Bus;
-use crate::control::greeting::{greet, unexpected};
+use crate::control::greeting::{ANSWER_NS, greet, unexpected};
 use crate::control::message::{FromDirector, Role, ToDirector};
 use crate::control::name::Name;
 use crate::error::Error;
 use crate::identity::Identity;
 use crate::limits;
-
-/// How long a director may take for one row.
-const ANSWER_NS: u64 = 5_000_000_000;
 
 /// The messages that tell all of it, the end last.
 pub fn rows(inspection: &Inspection) -> Vec<FromDirector> {
@@ -65,7 +62,7 @@ fn session_row(s: &SessionInfo) -> FromDirector {
 
 /// Asks a director for all of it.
 pub fn ask(bus: &Bus) -> Result<Inspection, Error> {
-    let channel = greet(bus, Role::Monitor)?;
+    let channel = greet(bus, Role::Monitor, ANSWER_NS)?;
     channel.send_message(&ToDirector::Inspect, &[]).map_err(Error::io("asking what is attached"))?;
     let mut inspection = Inspection::default();
     loop {

@@ -58,25 +58,32 @@ struct Name {
 
 impl Named {
     /// Creates a segment of so many words, all allocated, and links it from `link`, in place of what was linked
-    /// there. `prefix` says whose it is: see [`sweep`]. Some system calls; its pages are zeroed.
-    pub fn create(link: &Path, prefix: &str, words: usize) -> Result<Named, Error> {
+    /// there, once `fill` has written what must be in it by then. `prefix` says whose it is: see [`sweep`]. Some
+    /// system calls.
+    pub fn create(link: &Path, prefix: &str, words: usize, fill: impl FnOnce(&Rw)) -> Result<Named, Error> {
         let unfinished = unfinished(link);
         remove(&unfinished)?;
         let segment = create_segment(&unfinished, prefix, words * 8)?;
         let name = segment.get_os_id().to_owned();
-        Named::finish(segment, link, &unfinished).inspect_err(|_| {
+        Named::finish(segment, link, &unfinished, fill).inspect_err(|_| {
             let _ = fs::remove_file(&unfinished);
             let _ = shm_unlink(name.as_str());
         })
     }
 
-    fn finish(segment: Shmem, link: &Path, unfinished: &Path) -> Result<Named, Error> {
+    fn finish(
+        segment: Shmem,
+        link: &Path,
+        unfinished: &Path,
+        fill: impl FnOnce(&Rw),
+    ) -> Result<Named, Error> {
         let failed = || Error::io(format!("linking {}", link.display()));
         let name = segment.get_os_id().to_owned();
         let fd = open_segment(&name, OFlag::O_RDWR)?;
         reserve(&fd, segment.len() as u64, WHAT)?;
         let words = segment.len() / 8;
         let memory = Rw::new(Mapping::named(segment)?, words)?;
+        fill(&memory);
         fs::set_permissions(unfinished, Permissions::from_mode(0o600)).map_err(failed())?;
         fs::rename(unfinished, link).map_err(failed())?;
         Ok(Named { memory, name: Name { file: own_file(&fd)?, name }, link: link.to_owned() })
@@ -310,7 +317,7 @@ mod tests {
     fn a_segment_outlives_its_creator() {
         let (prefix, folder) = bus();
         let link = folder.path().join("7");
-        let named = Named::create(&link, &prefix, WORDS).unwrap();
+        let named = Named::create(&link, &prefix, WORDS, |_| {}).unwrap();
         named.mem().store(WORDS - 1, 42);
         assert_eq!((named.mem().words(), named.mem().arena_len()), (WORDS, 0));
         let [segment] = &segments(&prefix)[..] else { panic!("one segment") };
@@ -325,7 +332,7 @@ mod tests {
 
         // The next one takes the link over; then the earlier one can go.
         let earlier = Earlier::open(&link).unwrap();
-        let next = Named::create(&link, &prefix, 2 * WORDS).unwrap();
+        let next = Named::create(&link, &prefix, 2 * WORDS, |_| {}).unwrap();
         earlier.unlink().unwrap();
         assert!(!segment.exists());
         assert_eq!(Earlier::open(&link).unwrap().mem().words(), 2 * WORDS);
@@ -336,7 +343,7 @@ mod tests {
     #[test]
     fn all_of_it_is_allocated() {
         let (prefix, folder) = bus();
-        let named = Named::create(&folder.path().join("7"), &prefix, WORDS).unwrap();
+        let named = Named::create(&folder.path().join("7"), &prefix, WORDS, |_| {}).unwrap();
         let fd = named.read_only_fd().unwrap();
         assert_eq!(fstat(&fd).unwrap().st_blocks * 512, WORDS as i64 * 8);
         named.unlink().unwrap();
@@ -348,7 +355,7 @@ mod tests {
         let room = nix::sys::statvfs::statvfs(FOLDER).unwrap();
         // More than the file system is long, so nothing need be filled to find out.
         let words = (room.blocks() + 1) * room.fragment_size() / 8;
-        let error = Named::create(&folder.path().join("7"), &prefix, words as usize).unwrap_err();
+        let error = Named::create(&folder.path().join("7"), &prefix, words as usize, |_| {}).unwrap_err();
         assert!(error.to_string().contains("free some space"), "{error}");
         assert!(segments(&prefix).is_empty() && fs::read_dir(&folder).unwrap().next().is_none());
     }
@@ -356,7 +363,7 @@ mod tests {
     #[test]
     fn a_reader_can_not_write() {
         let (prefix, folder) = bus();
-        let named = Named::create(&folder.path().join("7"), &prefix, WORDS).unwrap();
+        let named = Named::create(&folder.path().join("7"), &prefix, WORDS, |_| {}).unwrap();
         let fd = named.read_only_fd().unwrap();
         check_read_only(&fd, "work segment", WORDS as u64 * 8).unwrap();
         assert!(sealed::map_rw(&fd, WORDS as u64 * 8, WORDS).is_err());
@@ -377,7 +384,7 @@ mod tests {
     fn another_file_of_the_same_name_is_not_it() {
         let (prefix, folder) = bus();
         let link = folder.path().join("7");
-        let named = Named::create(&link, &prefix, WORDS).unwrap();
+        let named = Named::create(&link, &prefix, WORDS, |_| {}).unwrap();
         let path = segments(&prefix).remove(0);
         fs::remove_file(&path).unwrap();
         fs::write(&path, [0; WORDS * 8]).unwrap();
@@ -407,14 +414,14 @@ mod tests {
     fn a_crash_leaves_what_the_next_one_sweeps() {
         let (prefix, folder) = bus();
         let links = folder.path();
-        let kept = Named::create(&links.join("1"), &prefix, WORDS).unwrap();
-        drop(Named::create(&links.join("2"), &prefix, WORDS).unwrap());
+        let kept = Named::create(&links.join("1"), &prefix, WORDS, |_| {}).unwrap();
+        drop(Named::create(&links.join("2"), &prefix, WORDS, |_| {}).unwrap());
         // One that died between creating and linking, and one whose link was lost.
         create_segment(&unfinished(&links.join("3")), &prefix, 4096).unwrap();
-        drop(Named::create(&links.join("4"), &prefix, WORDS).unwrap());
+        drop(Named::create(&links.join("4"), &prefix, WORDS, |_| {}).unwrap());
         fs::remove_file(links.join("4")).unwrap();
         let (other, _folder) = bus();
-        let others = Named::create(&links.join("other"), &other, WORDS).unwrap();
+        let others = Named::create(&links.join("other"), &other, WORDS, |_| {}).unwrap();
 
         assert_eq!(segments(&prefix).len(), 4);
         assert_eq!(sweep(&prefix, &[links]).unwrap(), 2);
@@ -432,7 +439,7 @@ mod tests {
     fn a_childs_drop_leaves_it() {
         let (prefix, folder) = bus();
         let link = folder.path().join("7");
-        let mut named = Some(Named::create(&link, &prefix, WORDS).unwrap());
+        let mut named = Some(Named::create(&link, &prefix, WORDS, |_| {}).unwrap());
         assert!(in_child(|| named.take().is_some()));
         let named = named.expect("the child took its own copy");
         named.mem().store(0, 1);

@@ -1,13 +1,16 @@
 //! A worker's side of one director: its core, its memory, and the sessions that it may answer.
 //!
-//! When the director is gone, the worker serves what its ring still holds, then attaches to the next one with fresh
-//! memory. Requests that it has begun belong to the side that they came from, and are answered there.
+//! When the director is gone, the worker serves what its ring still holds, until the next director listens. Then it
+//! takes nothing more, and presents itself: with its id, its progress page, and where it stands. It goes on with what
+//! it has begun. A director that does not know it gets a worker with fresh memory; requests that it has begun belong
+//! to the side that they came from, and are answered there.
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::core::{Begun, Effects, Taken, WorkerCore};
 use crate::bus::Bus;
-use crate::control::greeting::{greet, unexpected};
+use crate::control::greeting::{ANSWER_NS, greet, unexpected};
 use crate::control::message::{FromDirector, Role, ToDirector};
 use crate::control::name::Name;
 use crate::control::socket::{Channel, Received};
@@ -21,18 +24,18 @@ use crate::memory::{Doorbell, Mapped, Ro, Rw};
 use crate::shared::Shared;
 use crate::waiting::{Waiter, now_ns};
 
-/// How long a director may take to answer on the control socket.
-const ANSWER_NS: u64 = 5_000_000_000;
+/// How long a worker that comes back lets a director take to answer: others may wait for it meanwhile.
+const BACK_NS: u64 = 1_000_000_000;
 
-/// What is rung: clients by their session's index, and the director.
+/// What is rung: clients by their session's id, and the director.
 struct Bells {
-    clients: Vec<Option<Doorbell>>,
+    clients: HashMap<u64, Doorbell>,
     director: Doorbell,
 }
 
 impl Effects for Bells {
-    fn ring_client(&mut self, session_index: u16) {
-        if let Some(Some(bell)) = self.clients.get(usize::from(session_index)) {
+    fn ring_client(&mut self, session: u64) {
+        if let Some(bell) = self.clients.get(&session) {
             bell.ring();
         }
     }
@@ -46,18 +49,47 @@ impl Effects for Bells {
     }
 }
 
-/// What else a worker knows of a session.
-#[derive(Clone, Copy)]
-struct About {
-    shape: SessionShape,
-    caller: Identity,
+/// What a director gives a worker that presents itself.
+struct Opened {
+    worker: u64,
+    credential: [u64; 2],
+    start: u64,
+    work: Ro,
+    director: Doorbell,
+}
+
+/// Presents a worker, and waits for the answer.
+fn present(
+    channel: &Channel,
+    open: &ToDirector,
+    page: &OwnedFd,
+    own: &Doorbell,
+    within_ns: u64,
+) -> Result<Opened, Error> {
+    let ToDirector::OpenWorker { shape, .. } = open else { return Err(unexpected()) };
+    let presented = channel.send_message(open, &[page.as_fd(), own.as_fd()]);
+    presented.map_err(Error::io("presenting the worker"))?;
+    let (FromDirector::WorkerOpened { worker, credential, start }, fds) = channel.answer(within_ns)? else {
+        return Err(unexpected());
+    };
+    let Ok([work_fd, director]) = <[OwnedFd; 2]>::try_from(fds) else { return Err(unexpected()) };
+    let words = shape.work().words;
+    check_read_only(&work_fd, "work segment", words as u64 * 8)?;
+    let work = sealed::map_ro(&work_fd, words as u64 * 8, words)?;
+    Ok(Opened { worker, credential, start, work, director: Doorbell::from_fd(director)? })
 }
 
 /// One attachment.
 pub struct Attached {
     core: WorkerCore<Mapped>,
     bells: Bells,
-    sessions: Vec<Option<About>>,
+    /// Who calls, by their session's id.
+    callers: HashMap<u64, Identity>,
+    /// Ids of the sessions, by the index that the director gave.
+    sessions: HashMap<u16, u64>,
+    shape: WorkShape,
+    credential: [u64; 2],
+    page: OwnedFd,
     own: Doorbell,
     /// `None` once the director is gone.
     channel: Option<Channel>,
@@ -69,33 +101,60 @@ pub struct Attached {
 impl Attached {
     /// Attaches with fresh memory. Blocks for two round trips on a socket.
     pub fn attach(bus: &Bus, shape: WorkShape, waiter: &Waiter) -> Result<Attached, Error> {
-        let channel = greet(bus, Role::Worker)?;
-        let (work, progress) = (shape.work(), shape.progress());
-        let page_bytes = progress.words as u64 * 8;
+        let channel = greet(bus, Role::Worker, ANSWER_NS)?;
+        let page_bytes = shape.progress().words as u64 * 8;
         let (page, page_fd) =
             sealed::create("trine progress page", page_bytes, page_bytes, Kind::WriterOnly)?;
         let own = Doorbell::new()?;
         let open = ToDirector::OpenWorker { worker: 0, credential: [0; 2], taken: 0, shape };
-        let presented = channel.send_message(&open, &[page_fd.as_fd(), own.as_fd()]);
-        presented.map_err(Error::io("presenting the worker"))?;
-        let (FromDirector::WorkerOpened { worker, start, .. }, fds) = channel.answer(ANSWER_NS)? else {
-            return Err(unexpected());
-        };
-        let Ok([work_fd, director]) = <[OwnedFd; 2]>::try_from(fds) else { return Err(unexpected()) };
-        let work_bytes = work.words as u64 * 8;
-        check_read_only(&work_fd, "work segment", work_bytes)?;
-        let work = sealed::map_ro(&work_fd, work_bytes, work.words)?;
+        let opened = present(&channel, &open, &page_fd, &own, ANSWER_NS)?;
         waiter.add_doorbell(&own, 0)?;
         waiter.add_socket(&channel, 0)?;
         Ok(Attached {
-            core: WorkerCore::new(worker, shape, start, work, page),
-            bells: Bells { clients: Vec::new(), director: Doorbell::from_fd(director)? },
-            sessions: Vec::new(),
+            core: WorkerCore::new(opened.worker, shape, opened.start, opened.work, page),
+            bells: Bells { clients: HashMap::new(), director: opened.director },
+            callers: HashMap::new(),
+            sessions: HashMap::new(),
+            shape,
+            credential: opened.credential,
+            page: page_fd,
             own,
             channel: Some(channel),
             control_read: 0,
             provided: Vec::new(),
         })
+    }
+
+    /// Comes back, to a new director. Returns whether that one knew it: if not, this attachment is good for nothing
+    /// but answering what it has begun. Blocks for two round trips on a socket.
+    pub fn come_back(&mut self, bus: &Bus, waiter: &Waiter) -> Result<bool, Error> {
+        let channel = greet(bus, Role::Worker, BACK_NS)?;
+        // A director listens. From here on nothing more is taken from the old ring, whatever becomes of this one.
+        let taken = self.core.stop_taking();
+        let (worker, credential, shape) = (self.core.id(), self.credential, self.shape);
+        let open = ToDirector::OpenWorker { worker, credential, taken, shape };
+        let opened = match present(&channel, &open, &self.page, &self.own, BACK_NS) {
+            Ok(opened) => opened,
+            Err(Error::Refused { status: Status::MayHaveRun, .. }) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        waiter.add_socket(&channel, 0)?;
+        self.core.resume(opened.start, opened.work);
+        self.bells.director = opened.director;
+        self.sessions.clear();
+        self.forget_sessions();
+        self.credential = opened.credential;
+        self.control_read = 0;
+        self.channel = Some(channel);
+        Ok(true)
+    }
+
+    /// Forgets those of which nothing is mapped any more.
+    fn forget_sessions(&mut self) {
+        let core = &self.core;
+        self.callers.retain(|&session, _| core.knows(session));
+        let callers = &self.callers;
+        self.bells.clients.retain(|session, _| callers.contains_key(session));
     }
 
     /// The worker's id on its bus.
@@ -204,21 +263,19 @@ impl Attached {
         let outbox = sealed::map_ro(&outbox, out_bytes, out.words)?;
         let inbox = sealed::map_rw(&inbox, in_bytes, at.words)?;
         self.core.map_session(index, session, shape, outbox, inbox);
-        let i = usize::from(index);
-        if i >= self.sessions.len() {
-            self.sessions.resize(i + 1, None);
-            self.bells.clients.resize_with(i + 1, || None);
-        }
-        self.sessions[i] = Some(About { shape, caller });
-        self.bells.clients[i] = Some(client);
+        self.sessions.insert(index, session);
+        self.callers.insert(session, caller);
+        self.bells.clients.insert(session, client);
         Ok(())
     }
 
     /// A session's memory is unmapped: the director may give its index to another.
     fn unmapped(&mut self, index: u16) {
-        let i = usize::from(index);
-        if i < self.sessions.len() {
-            (self.sessions[i], self.bells.clients[i]) = (None, None);
+        if let Some(session) = self.sessions.remove(&index)
+            && !self.core.knows(session)
+        {
+            self.callers.remove(&session);
+            self.bells.clients.remove(&session);
         }
         self.send(&ToDirector::SessionUnmapped { index });
     }
@@ -265,18 +322,15 @@ impl Attached {
 
     /// Takes nothing more: what stands in the ring goes to others.
     pub fn leave(&mut self) {
-        let taken = self.core.taken();
+        let taken = self.core.stop_taking();
         self.send(&ToDirector::Leave { taken });
         self.channel = None;
     }
 
-    fn about(&self, begun: &Begun) -> Option<&About> {
-        self.sessions.get(usize::from(begun.request.session_index))?.as_ref()
-    }
-
     /// Who asks.
     pub fn caller(&self, begun: &Begun) -> Identity {
-        self.about(begun).map_or(Identity { uid: u32::MAX, gid: u32::MAX, pid: 0 }, |about| about.caller)
+        let session = self.core.session_of(begun).and_then(|(id, _)| self.callers.get(&id));
+        session.copied().unwrap_or(Identity { uid: u32::MAX, gid: u32::MAX, pid: 0 })
     }
 
     /// Whether the caller has given the call up.
@@ -302,7 +356,7 @@ impl Attached {
         let at = if begun.request.flags & flag::REPLY_AT != 0 {
             begun.record[WORD_REPLY_AT]
         } else {
-            let shape = self.about(begun)?.shape;
+            let (_, shape) = self.core.session_of(begun)?;
             let slot = begun.request.ticket & u64::from(shape.slots - 1);
             slot * u64::from(shape.reply_capacity)
         };

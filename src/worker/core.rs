@@ -22,8 +22,8 @@ use crate::layout::{WORD_TAKEN_NS, flag, reply_flag};
 
 /// What a worker's core asks of its shell.
 pub trait Effects {
-    /// Rings the client of the session with this index.
-    fn ring_client(&mut self, session_index: u16);
+    /// Rings the client of the session with this id.
+    fn ring_client(&mut self, session: u64);
     /// Rings the director.
     fn ring_director(&mut self);
     /// CLOCK_MONOTONIC, exact: for traced calls.
@@ -33,6 +33,7 @@ pub trait Effects {
 /// A session that this worker has mapped: where it may reply.
 struct Session<M: Memory> {
     id: u64,
+    shape: SessionShape,
     outbox: M::Ro,
     inbox: M::Rw,
     at: Outbox,
@@ -52,6 +53,8 @@ pub struct Begun {
     pub record: Record,
     position: u64,
     began_ns: u64,
+    /// Under which director it began.
+    life: u32,
 }
 
 /// What [`WorkerCore::take`] found.
@@ -76,7 +79,15 @@ pub struct WorkerCore<M: Memory> {
     completed: u64,
     parking: Parking,
     director: Bell,
+    /// By the index that the director gave.
     sessions: Vec<Option<Session<M>>>,
+    /// How many directors it has had.
+    life: u32,
+    /// It has said where it stands: what its ring holds from there on it will never begin.
+    stopped: bool,
+    /// Sessions under earlier directors of which something is not answered yet, by life and index.
+    former: Vec<(u32, u16, Session<M>)>,
+    shape: WorkShape,
 }
 
 impl<M: Memory> WorkerCore<M> {
@@ -95,7 +106,36 @@ impl<M: Memory> WorkerCore<M> {
             at,
             progress,
             sessions: Vec::new(),
+            life: 0,
+            stopped: false,
+            former: Vec::new(),
+            shape,
         }
+    }
+
+    /// A new director has given it a new work segment, which begins at `start`. What it has begun it still answers,
+    /// in the sessions that it was for; what its old ring held beyond it will never begin. The new director gives it
+    /// its sessions anew.
+    pub fn resume(&mut self, start: u64, work: M::Ro) {
+        self.work = work;
+        self.ring = Taker::new(self.at.ring, u64::from(self.shape.slots), start);
+        self.page.release();
+        self.page.store(self.progress.taken, start);
+        self.director = Bell::new(self.at.wanted);
+        for (index, session) in std::mem::take(&mut self.sessions).into_iter().enumerate() {
+            if let Some(session) = session.filter(|s| s.begun > 0) {
+                self.former.push((self.life, index as u16, session));
+            }
+        }
+        self.life += 1;
+        self.stopped = false;
+    }
+
+    /// Takes nothing more from this ring. Returns where it stands, which is final: the position + 1 of the last
+    /// request that was begun.
+    pub fn stop_taking(&mut self) -> u64 {
+        self.stopped = true;
+        self.ring.next()
     }
 
     /// The worker's id on its bus.
@@ -107,11 +147,6 @@ impl<M: Memory> WorkerCore<M> {
     #[inline]
     pub fn control_sequence(&self) -> u64 {
         self.work.load(self.at.control)
-    }
-
-    /// The position + 1 of the last request that was begun: what stands behind it never began.
-    pub fn taken(&self) -> u64 {
-        self.ring.next()
     }
 
     /// How many requests have been answered.
@@ -130,6 +165,7 @@ impl<M: Memory> WorkerCore<M> {
         let (at, replies) = (shape.outbox(), shape.inbox().replies);
         let session = Session {
             id,
+            shape,
             client: Bell::new(at.waiting),
             at,
             replies: Replies::new(replies, u64::from(shape.slots)),
@@ -163,28 +199,54 @@ impl<M: Memory> WorkerCore<M> {
         unused
     }
 
-    /// The session of a record, if it is mapped and is the one that is meant.
+    /// The session of a request, if it is mapped and is the one that is meant.
     #[inline]
-    fn session(&mut self, request: &Request) -> Option<&mut Session<M>> {
-        let session = self.sessions.get_mut(usize::from(request.session_index))?.as_mut()?;
+    fn session_mut(&mut self, life: u32, request: &Request) -> Option<&mut Session<M>> {
+        let index = request.session_index;
+        let session = if life == self.life {
+            self.sessions.get_mut(usize::from(index))?.as_mut()?
+        } else {
+            &mut self.former.iter_mut().find(|(l, i, _)| (*l, *i) == (life, index))?.2
+        };
         (session.id as u16 == request.session_tag).then_some(session)
+    }
+
+    #[inline]
+    fn session(&self, begun: &Begun) -> Option<&Session<M>> {
+        let index = begun.request.session_index;
+        if begun.life == self.life {
+            return self.sessions.get(usize::from(index))?.as_ref();
+        }
+        self.former.iter().find(|(l, i, _)| (*l, *i) == (begun.life, index)).map(|(_, _, s)| s)
     }
 
     /// The memory of a begun request's session: its outbox and its inbox.
     pub fn memory(&self, begun: &Begun) -> Option<(&M::Ro, &M::Rw)> {
-        let session = self.sessions.get(usize::from(begun.request.session_index))?.as_ref()?;
-        Some((&session.outbox, &session.inbox))
+        self.session(begun).map(|s| (&s.outbox, &s.inbox))
+    }
+
+    /// Id and sizes of a begun request's session.
+    pub fn session_of(&self, begun: &Begun) -> Option<(u64, SessionShape)> {
+        self.session(begun).map(|s| (s.id, s.shape))
+    }
+
+    /// Whether anything of a session is mapped.
+    pub fn knows(&self, session: u64) -> bool {
+        let former = self.former.iter().map(|(_, _, s)| s.id);
+        self.sessions.iter().flatten().map(|s| s.id).chain(former).any(|id| id == session)
     }
 
     /// Whether the caller has given the call up.
     #[inline]
     pub fn is_cancelled(&self, begun: &Begun) -> bool {
-        let session = self.sessions.get(usize::from(begun.request.session_index));
-        session.is_some_and(|s| s.as_ref().is_none_or(|s| s.retired || s.cancelled(&begun.request)))
+        self.session(begun).is_none_or(|s| s.retired || s.cancelled(&begun.request))
     }
 
     /// Takes the next request, if there is one.
     pub fn take(&mut self, now_ns: u64, fx: &mut impl Effects) -> Result<Taken, Fault> {
+        if self.stopped {
+            return Ok(Taken::Nothing);
+        }
         let position = self.ring.next();
         let taken = self.ring.take(&self.work, Request::needs_tail);
         let taken = taken.map_err(|e| Fault::Stamp { position: e.position, stamp: e.stamp })?;
@@ -198,9 +260,9 @@ impl<M: Memory> WorkerCore<M> {
 
         let traced = request.flags & flag::TRACED != 0;
         let began_ns = if traced { fx.clock_ns() } else { now_ns };
-        let begun = Begun { request, record, position, began_ns };
-        let Some(session) = self.session(&request) else {
-            self.finish(&begun, fx, None);
+        let begun = Begun { request, record, position, began_ns, life: self.life };
+        let Some(session) = self.session_mut(self.life, &request) else {
+            self.finish(&begun, fx, false);
             return Ok(Taken::Skipped);
         };
         session.begun += 1;
@@ -238,26 +300,30 @@ impl<M: Memory> WorkerCore<M> {
         }
         head.write(record);
         let used = if ReplyHead::needs_tail(record) { LINE } else { HEAD };
-        let session = self.session(&begun.request);
+        let session = self.session_mut(begun.life, &begun.request);
         let retired = session.map(|session| {
             session.begun -= 1;
             session.replies.publish(&session.inbox, begun.request.ticket, record, used);
             session.retired
         });
-        self.finish(&begun, fx, (retired == Some(false)).then_some(index));
+        self.finish(&begun, fx, retired == Some(false));
+        if begun.life < self.life {
+            self.former.retain(|(_, _, session)| session.begun > 0);
+            return None;
+        }
         (retired == Some(true) && self.unmap_if_unused(index)).then_some(index)
     }
 
     /// What follows the stamp: the count, the bells, and last the ledger entry's release.
-    fn finish(&mut self, begun: &Begun, fx: &mut impl Effects, client: Option<u16>) {
+    fn finish(&mut self, begun: &Begun, fx: &mut impl Effects, ring_client: bool) {
         self.completed += 1;
         self.page.store(self.progress.completed, self.completed);
         self.page.full(); // pairs with the fences in Parking::park, of the client and of the director
-        if let Some(index) = client {
-            let session = self.sessions[usize::from(index)].as_mut();
-            if session.is_some_and(|s| s.client.must_ring_after_fence(&s.outbox)) {
-                fx.ring_client(index);
-            }
+        if ring_client
+            && let Some(session) = self.session_mut(begun.life, &begun.request)
+            && session.client.must_ring_after_fence(&session.outbox)
+        {
+            fx.ring_client(session.id);
         }
         if self.director.must_ring_after_fence(&self.work) {
             fx.ring_director();

@@ -179,13 +179,15 @@ impl Worker {
             if self.stop.is_asked() {
                 return Err(Error::Interrupted);
             }
+            if !inner.attached.1.is_attached() {
+                inner.attach_again()?;
+            }
             match inner.look(&self.stop, until_ns)? {
                 Found::Begun(begun) => {
                     let number = inner.attached.0;
                     let key = inner.begun.insert((number, begun));
                     return Ok(Some(Request::new(self, key)));
                 }
-                Found::Detached if inner.attach_again()? => {}
                 Found::Detached if crate::waiting::now_ns() < until_ns => {
                     let wake_ns = until_ns.min(inner.attach_at_ns);
                     crate::core::Os::sleep(&mut inner.waiter, wake_ns);
@@ -283,28 +285,43 @@ impl Inner {
         Ok(block_on(&mut look, &mut self.waiter))
     }
 
-    /// Attaches to the next director, if there is one. Returns whether there was.
-    fn attach_again(&mut self) -> Result<bool, Error> {
+    /// Attaches to the next director, if there is one and it is time to look: as the same worker, or, to one that
+    /// doesn't know it, as a new one.
+    fn attach_again(&mut self) -> Result<(), Error> {
         let now_ns = crate::waiting::now_ns();
         if now_ns < self.attach_at_ns {
-            return Ok(false);
+            return Ok(());
         }
         self.attach_at_ns = now_ns + ATTACH_NS;
-        let attached = match Attached::attach(&self.bus, self.shape, &self.waiter) {
-            Ok(attached) => attached,
-            Err(error @ (Error::ProtocolMismatch { .. } | Error::NotASocket { .. })) => return Err(error),
-            Err(_) => return Ok(false),
-        };
+        match self.attached.1.come_back(&self.bus, &self.waiter).and_then(|known| match known {
+            true => Ok(()),
+            false => self.begin_anew(),
+        }) {
+            Ok(()) => self.provide_again(),
+            Err(error @ (Error::ProtocolMismatch { .. } | Error::NotASocket { .. })) => Err(error),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn begin_anew(&mut self) -> Result<(), Error> {
+        let attached = Attached::attach(&self.bus, self.shape, &self.waiter)?;
         self.waiter.remove(self.attached.1.doorbell());
         let number = self.attached.0 + 1;
         let old = std::mem::replace(&mut self.attached, (number, attached));
         self.old.push(old);
         let begun = &self.begun;
         self.old.retain(|(number, _)| begun.iter().any(|(_, (n, _))| n == number));
+        Ok(())
+    }
+
+    /// Tells a new director what this worker provides. If that one goes away meanwhile, the next is told.
+    fn provide_again(&mut self) -> Result<(), Error> {
         for service in &self.services {
-            self.attached.1.provide(&service.name, service.first, &service.operations)?;
+            if let Err(error) = self.attached.1.provide(&service.name, service.first, &service.operations) {
+                tracing::warn!(%error, service = service.name.as_str(), "a service could not be provided again");
+            }
         }
-        Ok(true)
+        Ok(())
     }
 
     /// A request that has begun, and the attachment that it came from.

@@ -7,7 +7,7 @@ use trine::worker::core::{Begun, Effects, Taken, WorkerCore};
 
 use crate::simulator::coverage::Seen;
 use crate::simulator::memory::{Cpu, Role, Segment, Sim};
-use crate::simulator::plan::{CLIENTS, DIRECTOR, Mutation, WORKERS};
+use crate::simulator::plan::{DIRECTOR, Mutation, WORKERS};
 use crate::simulator::referee::answer_word;
 use crate::simulator::world::{SimOs, ToDirector, ToPeer};
 
@@ -19,13 +19,14 @@ const SERVICES: [(&str, &[&str]); 2] = [("store", &["get", "put"]), ("clock", &[
 /// Bells and clock.
 struct Hands<'c> {
     cpu: &'c Cpu<'c>,
-    /// Which client is behind an index.
-    clients: Vec<usize>,
+    /// Which client is behind a session's id.
+    clients: Vec<(u64, usize)>,
 }
 
 impl Effects for Hands<'_> {
-    fn ring_client(&mut self, index: u16) {
-        self.cpu.world.ring(self.cpu.party, self.clients[usize::from(index)]);
+    fn ring_client(&mut self, session: u64) {
+        let client = self.clients.iter().find(|(id, _)| *id == session).expect("a session that was mapped").1;
+        self.cpu.world.ring(self.cpu.party, client);
     }
 
     fn ring_director(&mut self) {
@@ -180,12 +181,8 @@ impl Worker<'_> {
     fn map(&mut self, message: ToPeer) {
         let ToPeer::Map { index, id, shape, outbox, inbox } = message else { return };
         let Role::Outbox(client, _) = outbox.role else { return };
-        let index = usize::from(index);
-        if self.fx.clients.len() <= index {
-            self.fx.clients.resize(index + 1, CLIENTS.start);
-        }
-        self.fx.clients[index] = client;
-        self.core.map_session(index as u16, id, shape, self.cpu.map(&outbox), self.cpu.map(&inbox));
+        self.fx.clients.push((id, client));
+        self.core.map_session(index, id, shape, self.cpu.map(&outbox), self.cpu.map(&inbox));
     }
 
     /// One of the requests whose run is over.
