@@ -128,7 +128,8 @@ pub(crate) enum ToDirector {
     },
     /// Asks for the rows about services, workers and sessions.
     Inspect,
-    /// A session that came back has published again all that it had open.
+    /// A session that came back has published again all that it had open; a worker that came back has told all that
+    /// it provides.
     Republished,
 }
 

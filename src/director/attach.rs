@@ -174,6 +174,7 @@ impl<M: Memory> DirectorCore<M> {
         if let Some(worker) = self.workers.get_mut(key) {
             worker.standing = Standing::Gone;
             self.table.remove_worker(key);
+            self.provided_again(key);
         }
     }
 
@@ -198,6 +199,7 @@ impl<M: Memory> DirectorCore<M> {
     pub fn worker_dead(&mut self, key: usize, fx: &mut impl Effects) {
         let Some(worker) = self.workers.get_mut(key) else { return };
         worker.standing = Standing::Gone;
+        self.provided_again(key);
         self.table.remove_worker(key);
         let (taken, flights) = self.workers[key].remains();
         for flight in flights {

@@ -301,7 +301,9 @@ impl Control {
             (Stage::Greeted(Role::Worker), ToDirector::OpenWorker { worker, credential, taken, shape }) => {
                 self.open_worker(from, (worker, credential), taken, shape, descriptors)
             }
-            (Stage::Session(_), ToDirector::Republished) => self.pass_on(ToData::Republished(from)),
+            (Stage::Session(_) | Stage::Worker(_), ToDirector::Republished) => {
+                self.pass_on(ToData::Republished(from))
+            }
             (Stage::Greeted(Role::Monitor), ToDirector::Inspect) => self.pass_on(ToData::Inspect(from)),
             (Stage::Session(_), ToDirector::OpenRoute { route, service, operation }) => {
                 self.pass_on(ToData::OpenRoute { from, route, service, operation })

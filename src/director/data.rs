@@ -261,6 +261,7 @@ impl Data {
             ToData::SessionMapped { index, accepted, .. } => {
                 self.core.session_mapped(key, index, accepted, &mut self.shell);
             }
+            ToData::Republished(_) => self.core.provided_again(key),
             ToData::SessionUnmapped { index, .. } => self.core.session_unmapped(key, index, &mut self.shell),
             ToData::Leave(from) => {
                 self.shell.send(ToControl::Send(from, FromDirector::Left));

@@ -42,6 +42,8 @@ enum Presence {
 struct Inherited {
     worker: u64,
     presence: Presence,
+    /// It has come back, and has not said yet that it has told all that it provides.
+    is_telling: bool,
     entries: Vec<Entry>,
 }
 
@@ -78,9 +80,9 @@ enum Settled {
 }
 
 impl Recovery {
-    /// Whether workers that were here before may still come.
+    /// Whether workers that were here before may still come, or tell what they provide.
     pub fn awaits_workers(&self) -> bool {
-        self.open && self.workers.iter().any(|w| w.presence == Presence::Awaited)
+        self.open && self.workers.iter().any(|w| w.presence == Presence::Awaited || w.is_telling)
     }
 
     /// Whether sessions and workers may still come back.
@@ -153,7 +155,7 @@ impl<M: Memory> DirectorCore<M> {
             recovery.tickets.insert((e.session, e.ticket), (index, e.position));
         }
         let entries = entries.iter().map(|&(_, e)| e).collect();
-        recovery.workers.push(Inherited { worker, presence, entries });
+        recovery.workers.push(Inherited { worker, presence, is_telling: false, entries });
     }
 
     /// A ledger was found that can't be read: truth goes before precision from now on.
@@ -211,11 +213,21 @@ impl<M: Memory> DirectorCore<M> {
         let key = self.workers.insert(worker);
         if let Some(inherited) = self.recovery.workers.iter_mut().find(|w| w.worker == id) {
             inherited.presence = Presence::Presented(carried.taken);
+            inherited.is_telling = true;
             let open = |e: &Entry| carried.entries.iter().any(|(_, c)| c == e);
             inherited.entries.retain(open);
         }
         self.recovery_news();
         Ok(key)
+    }
+
+    /// A worker that came back has told all that it provides; or it is gone, and won't.
+    pub fn provided_again(&mut self, key: usize) {
+        let Some(id) = self.workers.get(key).map(|w| w.id) else { return };
+        if let Some(inherited) = self.recovery.workers.iter_mut().find(|w| w.worker == id) {
+            inherited.is_telling = false;
+            self.news = true;
+        }
     }
 
     /// The kernel says that a worker whose ledger was found is dead.

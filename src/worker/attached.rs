@@ -315,6 +315,11 @@ impl Attached {
         self.ask(&ToDirector::Provide { service, first, operations })
     }
 
+    /// Says that a worker that came back has told all that it provides.
+    pub fn provided_again(&mut self) {
+        self.send(&ToDirector::Republished);
+    }
+
     /// No more.
     pub fn withdraw(&mut self, service: &Name) -> Result<(), Error> {
         self.ask(&ToDirector::Withdraw { service: service.clone() })

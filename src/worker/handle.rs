@@ -321,6 +321,7 @@ impl Inner {
                 tracing::warn!(%error, service = service.name.as_str(), "a service could not be provided again");
             }
         }
+        self.attached.1.provided_again();
         Ok(())
     }
 
