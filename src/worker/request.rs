@@ -119,6 +119,13 @@ impl<'w> Request<'w> {
         Served(())
     }
 
+    /// Answers with `len` bytes that `fill` writes in place while it reads the request: nothing lies in between.
+    pub fn reply_from(self, len: usize, fill: impl FnOnce(&Shared<'_>, &mut SharedMut<'_>)) -> Served {
+        let bytes = self.with(|attached, begun| attached.payload(begun));
+        let bytes = bytes.unwrap_or_else(|| Shared::private(Vec::new()));
+        self.reply_with(len, |reply| fill(&bytes, reply))
+    }
+
     fn too_large(mut self, len: usize) -> Served {
         self.answered = true;
         let mut inner = self.worker.inner.borrow_mut();

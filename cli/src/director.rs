@@ -1,0 +1,51 @@
+//! `trine director`: serves a bus until it is asked to stop.
+
+use std::io::Write;
+
+use anyhow::Context;
+use clap::Args;
+use trine::Director;
+
+use crate::options::{BusOptions, RunOptions};
+use crate::signals;
+
+/// Serve a bus until SIGTERM or SIGINT.
+///
+/// Prints one line when clients and workers can connect. On SIGTERM or SIGINT it ends what waits, lets the workers
+/// finish what they have begun, and leaves nothing behind. Cleans up after a director that was killed.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  trine director                              the default bus
+  trine director --bus work -v                a bus of another name, with a log of who comes and goes
+  trine director --path /srv/app              a bus in a folder of your own
+  trine director --waiting yield --pin 1      never sleeps: the quickest on a CPU that has time")]
+pub struct DirectorOptions {
+    #[command(flatten)]
+    run: RunOptions,
+    /// Calls of one client that may wait on one operation for a worker; one more ends BUSY, not run.
+    #[arg(long, value_name = "CALLS")]
+    waiting_per_route: Option<u32>,
+    /// Calls that one worker may have in its hands at a time.
+    #[arg(long, value_name = "CALLS")]
+    share_max: Option<u64>,
+}
+
+/// Runs it.
+pub fn run(bus: &BusOptions, options: &DirectorOptions) -> anyhow::Result<()> {
+    options.run.apply()?;
+    let bus = bus.bus()?;
+    let mut chosen = trine::DirectorOptions::default().waiting(options.run.waiting.waiting());
+    if let Some(calls) = options.waiting_per_route {
+        chosen = chosen.waiting_per_route(calls);
+    }
+    if let Some(calls) = options.share_max {
+        chosen = chosen.share_max(calls);
+    }
+    let director = Director::new(&bus, chosen)?;
+    let stopper = director.stopper();
+    signals::on_stop(move |_| stopper.stop())?;
+    // Whoever doesn't read the line wants a director all the same.
+    let _ = writeln!(std::io::stdout(), "serving bus {bus} at {}", bus.socket().display());
+    director.run().context("the director stopped")
+}
