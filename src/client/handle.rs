@@ -307,34 +307,21 @@ impl Inner {
     /// Takes a slot, waiting for one if need be.
     #[inline]
     pub fn reserve(&mut self, until_ns: u64) -> Result<u32, CallError> {
-        match self.session.core.reserve() {
-            Some(slot) => {
-                self.session.free_buffers(slot);
-                Ok(slot)
-            }
+        match self.session.reserve() {
+            Some(slot) => Ok(slot),
             None => self.reserve_slowly(until_ns),
         }
     }
 
     fn reserve_slowly(&mut self, until_ns: u64) -> Result<u32, CallError> {
-        let slot = self.look_until(until_ns, |session, now_ns| {
-            session.reclaim(now_ns);
-            if let Some(slot) = session.core.reserve() {
-                return Some(Ok(slot));
-            }
-            // A call that has ended and whose outcome nobody has asked for yet makes room: unless this caller did
-            // not want to wait, who may well ask for it next.
-            if until_ns > 0 && session.stash_one(now_ns) {
-                return session.core.reserve().map(Ok);
-            }
-            let idle = session.core.open() == 0 && session.core.quarantined() == 0;
-            idle.then_some(Err("all slots are held by replies that have not been dropped"))
-        });
-        match slot {
-            Some(Ok(slot)) => Ok(slot),
-            Some(Err(why)) => Err(CallError::not_sent(Status::WouldBlock, why)),
-            None => Err(CallError::not_sent(Status::WouldBlock, "all slots are in use")),
-        }
+        let taken = self.make_room(until_ns, Session::reserve);
+        let all = match taken {
+            Ok(slot) => return Ok(slot),
+            Err(Shortage::Held) => "all slots are held by replies that have not been dropped",
+            Err(Shortage::Now) => "all slots are in use",
+            Err(Shortage::Lost) => return Err(lost()),
+        };
+        Err(CallError::not_sent(Status::WouldBlock, all))
     }
 
     /// Takes something out of an arena, waiting for room if need be.
@@ -346,20 +333,39 @@ impl Inner {
         if let Some(taken) = take(&mut self.session) {
             return Ok(taken);
         }
+        let full = match self.make_room(until_ns, take) {
+            Ok(taken) => return Ok(taken),
+            Err(Shortage::Held) => "the arena is full of what this program holds",
+            Err(Shortage::Now) => "the arena is full",
+            Err(Shortage::Lost) => return Err(lost()),
+        };
+        Err(CallError::not_sent(Status::WouldBlock, full))
+    }
+
+    /// Takes what there is too little of, as soon as there is enough. Calls that have ended and whose outcomes nobody
+    /// has asked for yet make room: unless this caller did not want to wait, who may well ask for one next.
+    fn make_room<T>(
+        &mut self,
+        until_ns: u64,
+        mut take: impl FnMut(&mut Session) -> Option<T>,
+    ) -> Result<T, Shortage> {
         let taken = self.look_until(until_ns, |session, now_ns| {
             session.reclaim(now_ns);
-            if let Some(taken) = take(session) {
-                return Some(Ok(taken));
-            }
-            if until_ns > 0 && session.stash_one(now_ns) {
-                return None;
+            loop {
+                if let Some(taken) = take(session) {
+                    return Some(Ok(taken));
+                }
+                if until_ns == 0 || !session.stash_one(now_ns) {
+                    break;
+                }
             }
             let idle = session.core.open() == 0 && session.core.quarantined() == 0;
-            idle.then_some(Err(()))
+            idle.then_some(Err(Shortage::Held))
         });
         match taken {
-            Some(Ok(taken)) => Ok(taken),
-            _ => Err(CallError::not_sent(Status::WouldBlock, "the arena is full")),
+            Some(taken) => taken,
+            None if self.session.is_attached() => Err(Shortage::Now),
+            None => Err(Shortage::Lost),
         }
     }
 
@@ -375,31 +381,36 @@ impl Inner {
         block_on(&mut look, &mut self.waiter)
     }
 
-    /// Waits for one call. `None`: not in time.
+    /// Waits for one call. `None`: not in time; or its outcome was given out already, then at once.
     #[inline]
     pub fn wait(&mut self, ticket: Ticket, until_ns: u64) -> Option<Ended> {
-        if (ticket.session() != self.session.number || !self.session.stash.is_empty())
-            && let Some(ended) = self.find_elsewhere(ticket)
-        {
-            return Some(ended);
-        }
         let name = ticket.name();
-        let outcome =
-            self.look_until(until_ns, |session, now_ns| session.core.look(name, now_ns, &mut session.bells))?;
+        if ticket.session() != self.session.number {
+            return self.find_in_old(ticket);
+        }
+        if !self.session.stash.is_empty()
+            && let Some(stashed) = self.session.stash.remove(&name)
+        {
+            return Some(Ended::Stashed(stashed));
+        }
+        let outcome = self.look_until(until_ns, |session, now_ns| {
+            match session.core.look(name, now_ns, &mut session.bells) {
+                Some(outcome) => Some(Some(outcome)),
+                None => (!session.core.is_known(name)).then_some(None),
+            }
+        })??;
         Some(Ended::Slot(self.session.core.slot_of(name), outcome))
     }
 
-    /// An outcome that was moved away to make room, or whose session is an old one.
-    fn find_elsewhere(&mut self, ticket: Ticket) -> Option<Ended> {
+    /// The outcome of a call whose director is gone: it has ended.
+    fn find_in_old(&mut self, ticket: Ticket) -> Option<Ended> {
+        let name = ticket.name();
         let session = self.session_of(ticket)?;
-        if let Some(stashed) = session.stash.remove(&ticket.name()) {
+        if let Some(stashed) = session.stash.remove(&name) {
             return Some(Ended::Stashed(stashed));
         }
-        if session.is_attached() {
-            return None;
-        }
-        let outcome = session.core.look(ticket.name(), 0, &mut session.bells)?;
-        Some(Ended::Slot(session.core.slot_of(ticket.name()), outcome))
+        let outcome = session.core.look(name, 0, &mut session.bells)?;
+        Some(Ended::Slot(session.core.slot_of(name), outcome))
     }
 
     /// The session of a ticket.
@@ -505,6 +516,20 @@ impl<T, F: FnMut(&mut Session, u64) -> Option<T>> Party for Look<'_, F> {
     fn wake_at_ns(&self) -> u64 {
         self.session.core.next_deadline_ns().min(self.until_ns)
     }
+}
+
+/// Why there is no room for a call.
+enum Shortage {
+    /// There is none in time.
+    Now,
+    /// The program itself holds everything, so there never will be.
+    Held,
+    /// The director went away, and nothing comes back any more.
+    Lost,
+}
+
+fn lost() -> CallError {
+    CallError::not_sent(Status::DirectorGone, "the director went away before the call could be sent")
 }
 
 /// Whether trying again may help.
