@@ -22,7 +22,7 @@ pub struct DirectorOptions {
     /// Calls of one session that may wait on one route for a worker; one more ends BUSY, not run.
     pub waiting_per_route: u32,
     /// Calls that one worker may have in its hands at a time (k of JBSQ(k)). Up to there, it is given what it does
-    /// in about 20 µs, but at least two.
+    /// in about 20 µs, but at least two; and as much again beside what it has begun and keeps.
     pub share_max: u64,
 }
 
