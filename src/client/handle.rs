@@ -259,10 +259,31 @@ impl Inner {
         if self.session.open_routes.get(route.0 as usize) == Some(&true) {
             return Ok(());
         }
-        let Some(name) = self.routes.get(route.0 as usize) else {
+        let Some(name) = self.routes.get(route.0 as usize).cloned() else {
             return Err(CallError::not_sent(Status::NoSuchService, "the route is another client's"));
         };
-        self.session.open_route(route.0, name).map_err(not_sent)
+        self.open_again(route.0, &name, until_ns)
+    }
+
+    /// Opens a route that an earlier director knew. Its workers may come back later than this client.
+    fn open_again(&mut self, number: u32, name: &RouteName, until_ns: u64) -> Result<(), CallError> {
+        let gone_ns = now_ns().saturating_add(self.options.director_gone.as_nanos() as u64);
+        let mut pause = Pause::default();
+        loop {
+            let error = match self.session.open_route(number, name) {
+                Ok(()) => return Ok(()),
+                Err(error @ Error::Refused { .. }) if is_unknown(error.status()) => error,
+                Err(error) => return Err(not_sent(error)),
+            };
+            let now_ns = now_ns();
+            if now_ns >= gone_ns {
+                return Err(not_sent(error));
+            }
+            if now_ns >= until_ns {
+                return Err(CallError::not_sent(Status::WouldBlock, "its workers are not back yet"));
+            }
+            pause.sleep(until_ns.min(gone_ns) - now_ns);
+        }
     }
 
     /// Attaches again, if the director is gone.
@@ -276,7 +297,7 @@ impl Inner {
         }
         let gone_ns = self.lost_ns.saturating_add(self.options.director_gone.as_nanos() as u64);
         let number = self.session.number.wrapping_add(1);
-        let mut pause = Duration::from_millis(1);
+        let mut pause = Pause::default();
         loop {
             match Session::attach(&self.bus, self.shape, number, &self.waiter) {
                 Ok(session) => {
@@ -296,9 +317,7 @@ impl Inner {
                     if now_ns >= until_ns {
                         return Err(CallError::not_sent(Status::WouldBlock, error.to_string()));
                     }
-                    // There is nothing to wait on: a director that will be has no socket yet.
-                    std::thread::sleep(pause.min(Duration::from_nanos(until_ns.min(gone_ns) - now_ns)));
-                    pause = (pause * 2).min(PAUSE_MAX);
+                    pause.sleep(until_ns.min(gone_ns) - now_ns);
                 }
             }
         }
@@ -518,6 +537,23 @@ impl<T, F: FnMut(&mut Session, u64) -> Option<T>> Party for Look<'_, F> {
     }
 }
 
+/// Waiting for somebody who will be: there is nothing to wait on yet.
+struct Pause(Duration);
+
+impl Default for Pause {
+    fn default() -> Self {
+        Pause(Duration::from_millis(1))
+    }
+}
+
+impl Pause {
+    /// Sleeps so long at most; each time longer.
+    fn sleep(&mut self, most_ns: u64) {
+        std::thread::sleep(self.0.min(Duration::from_nanos(most_ns)));
+        self.0 = (self.0 * 2).min(PAUSE_MAX);
+    }
+}
+
 /// Why there is no room for a call.
 enum Shortage {
     /// There is none in time.
@@ -536,6 +572,11 @@ fn lost() -> CallError {
 fn may_pass(error: &Error) -> bool {
     matches!(error, Error::NoDirector { .. } | Error::DirectorGone(_) | Error::System { .. })
         || matches!(error, Error::Refused { status: Status::Busy, .. })
+}
+
+/// Whether nobody provides it, as far as this director knows.
+fn is_unknown(status: Status) -> bool {
+    matches!(status, Status::NoSuchService | Status::NoSuchOperation)
 }
 
 /// A call that could not be sent.
