@@ -272,13 +272,13 @@ impl<'c> Loan<'c> {
 impl Deref for Loan<'_> {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        self.block.as_ref().map_or(&[], |block| &block.as_slice()[..self.len])
+        self.block.as_ref().and_then(|block| block.as_slice().get(..self.len)).unwrap_or_default()
     }
 }
 
 impl DerefMut for Loan<'_> {
     fn deref_mut(&mut self) -> &mut [u8] {
-        self.block.as_mut().map_or(&mut [], |block| &mut block.as_mut_slice()[..self.len])
+        self.block.as_mut().and_then(|block| block.as_mut_slice().get_mut(..self.len)).unwrap_or_default()
     }
 }
 
