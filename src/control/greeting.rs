@@ -27,7 +27,11 @@ pub(crate) fn greet(bus: &Bus, role: Role) -> Result<Channel, Error> {
         return Err(Error::Refused { status: Status::PermissionDenied, message });
     }
     let hello = ToDirector::Hello { protocol: PROTOCOL, role, bus_id: [0; 2], monotonic_ns: now_ns() };
-    channel.send_message(&hello, &[]).map_err(Error::io("greeting the director"))?;
+    match channel.send_message(&hello, &[]) {
+        // It has closed its end already; why, it said before.
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => {}
+        sent => sent.map_err(Error::io("greeting the director"))?,
+    }
     match channel.answer(ANSWER_NS)? {
         (FromDirector::Welcome { protocol: PROTOCOL, .. }, _) => Ok(channel),
         (FromDirector::Welcome { protocol: theirs, .. }, _) => {
