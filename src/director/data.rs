@@ -232,9 +232,8 @@ impl Data {
 
     fn attach_session(&mut self, from: Connection, new: NewSession) {
         let NewSession { id, credential, identity, shape, published, outbox, inbox, client, own } = new;
-        let attached = self.core.attach_session(id, identity, shape, published, outbox, inbox);
-        let answer = attached.and_then(|key| {
-            let copy = own.try_clone_fd().map_err(|_| Status::Busy)?;
+        let answer = own.try_clone_fd().map_err(|_| Status::Busy).and_then(|copy| {
+            let key = self.core.attach_session(id, identity, shape, published, outbox, inbox)?;
             let added = self.shell.waiter.borrow().add_doorbell(&own, token::SESSION_RINGS | key as u64);
             let attached = Attached { connection: from, theirs: client, own, pidfd: None };
             self.shell.sessions.insert(key, attached);
@@ -250,9 +249,8 @@ impl Data {
 
     fn attach_worker(&mut self, from: Connection, new: NewWorker) {
         let NewWorker { id, credential, identity, shape, start, work, page, pidfd, worker, own } = new;
-        let attached = self.core.attach_worker(id, identity, shape, start, work, page);
-        let answer = attached.and_then(|key| {
-            let copy = own.try_clone_fd().map_err(|_| Status::Busy)?;
+        let answer = own.try_clone_fd().map_err(|_| Status::Busy).and_then(|copy| {
+            let key = self.core.attach_worker(id, identity, shape, start, work, page)?;
             let waiter = self.shell.waiter.borrow();
             let added = waiter
                 .add_doorbell(&own, token::WORKER_RINGS | key as u64)
