@@ -11,6 +11,7 @@
 
 mod calls;
 mod deaths;
+mod endings;
 mod roles;
 mod support;
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -50,6 +50,7 @@ impl Place {
 
     pub fn role(&self, role: &str) -> Launch {
         Launch {
+            program: std::env::current_exe().expect("this program"),
             prefix: Vec::new(),
             environment: vec![(ROLE.into(), role.into()), ("TRINE_TEST_BUS".into(), self.path_text())],
         }
@@ -80,6 +81,7 @@ impl Place {
 
 /// A role that is about to be played.
 pub struct Launch {
+    program: PathBuf,
     prefix: Vec<String>,
     environment: Vec<(String, String)>,
 }
@@ -97,9 +99,15 @@ impl Launch {
         self
     }
 
+    /// A copy of this program, which others may execute.
+    pub fn program(mut self, path: &Path) -> Launch {
+        self.program = path.into();
+        self
+    }
+
     /// To be called by a thread that outlives the role: the kernel kills it with the thread that started it.
     pub fn start(self) -> Role {
-        let own = std::env::current_exe().expect("this program").to_str().expect("UTF-8").to_owned();
+        let own = self.program.to_str().expect("UTF-8").to_owned();
         let mut words = self.prefix.clone();
         words.extend([own, "role".into(), "--exact".into(), "--nocapture".into(), "--test-threads=1".into()]);
         let mut command = Command::new(&words[0]);
