@@ -62,6 +62,7 @@ impl Channel {
                 }
                 Received::Message(FromDirector::Closing, _) => {}
                 Received::Message(message, fds) => return Ok((message, fds)),
+                Received::Short(_, error) => return Err(error),
                 Received::Closed => return Err(Error::DirectorGone(std::time::Duration::ZERO)),
                 Received::Fault(fault) => return Err(fault.into()),
                 Received::Nothing => match self.wait_readable(until_ns)? {

@@ -233,6 +233,7 @@ impl Control {
             let outcome = match channel.receive_message::<ToDirector>() {
                 Ok(Received::Nothing) => return,
                 Ok(Received::Message(message, descriptors)) => self.take(connection, message, descriptors),
+                Ok(Received::Short(_, error)) => Err(Trouble::Own(error)),
                 Ok(Received::Closed) => Err(Trouble::Gone),
                 Ok(Received::Fault(fault)) => Err(Trouble::Fault(fault)),
                 Err(error) => Err(Trouble::Own(error)),
