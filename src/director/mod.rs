@@ -22,3 +22,6 @@ pub(crate) mod rows;
 pub mod session;
 pub mod table;
 pub mod worker;
+
+#[cfg(test)]
+mod hostile_tests;

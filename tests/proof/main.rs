@@ -12,6 +12,7 @@
 mod calls;
 mod deaths;
 mod endings;
+mod resources;
 mod roles;
 mod support;
 

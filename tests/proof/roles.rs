@@ -257,7 +257,7 @@ fn caller() {
             }
         }
         if n < calls {
-            match client.request(route).submit(&request(n), Until::Forever) {
+            match client.request(route).reply_capacity(len).submit(&request(n), Until::Forever) {
                 Ok(pending) => open.push_back((n, pending)),
                 Err(error) => {
                     wrong += 1;

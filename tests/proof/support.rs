@@ -232,10 +232,25 @@ pub fn descriptors(pid: i32) -> usize {
 pub fn segments(pid: i32) -> Vec<(String, u64)> {
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
     let segment = |line: &str| {
-        let (range, name) = (line.split(' ').next()?, line.split_once("trine")?.1);
-        let (from, to) = range.split_once('-')?;
+        let name =
+            ["/memfd:trine", "/dev/shm/trine"].iter().find_map(|at| line.find(at).map(|i| &line[i..]))?;
+        let (from, to) = line.split(' ').next()?.split_once('-')?;
         let bytes = u64::from_str_radix(to, 16).ok()? - u64::from_str_radix(from, 16).ok()?;
-        Some((format!("trine{name}"), bytes))
+        Some((name.to_owned(), bytes))
     };
     maps.lines().filter_map(segment).collect()
+}
+
+/// A number of kB that `/proc/PID/status` tells.
+pub fn status_kb(pid: i32, field: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a living process");
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("the field");
+    line.trim_matches(|c: char| !c.is_ascii_digit()).parse().expect("a number")
+}
+
+/// Whether a program can be had and works here.
+pub fn works(program: &[&str]) -> bool {
+    let output = (Stdio::null(), Stdio::null());
+    let status = Command::new(program[0]).args(&program[1..]).stdout(output.0).stderr(output.1).status();
+    status.is_ok_and(|status| status.success())
 }
