@@ -375,6 +375,9 @@ impl Error {
             Error::Forked => Status::Forked,
             Error::Interrupted => Status::Interrupted,
             Error::Fault(_) => Status::Fault,
+            Error::System { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                Status::PermissionDenied
+            }
             _ => Status::DirectorGone,
         }
     }

@@ -137,6 +137,12 @@ impl Waiter {
         self.ready = self.epoll.wait(&mut self.events, timeout).unwrap_or(0);
     }
 
+    /// Reads the clock: whatever it said before may be long ago.
+    #[inline]
+    pub fn refresh(&mut self) {
+        self.read_clock();
+    }
+
     fn read_clock(&mut self) -> u64 {
         (self.turns, self.now_ns) = (0, now_ns());
         self.now_ns

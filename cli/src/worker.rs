@@ -129,7 +129,7 @@ fn serve(worker: &Worker, service: Service, stopping: &Stopping) -> Result<(), t
 /// Answers with what it was sent: read where the client built it, written where the client reads it.
 fn echo(request: Request<'_>) -> Served {
     let len = request.bytes().len();
-    request.reply_from(len, |bytes, reply| {
+    request.reply_with(len, |bytes, reply| {
         let (mut at, mut scratch) = (0, [0; 4096]);
         bytes.for_each_chunk(&mut scratch, |chunk| {
             reply.write_at(at, chunk);
@@ -151,7 +151,7 @@ fn sleep(request: Request<'_>, stopping: &Stopping) -> Served {
 /// Checks what it was sent, and answers with something else that can be checked.
 fn check(request: Request<'_>) -> Served {
     match request.bytes().get::<[u64; words::WORDS]>().and_then(|sent| words::answer(&sent)) {
-        Some(answer) => request.reply_with(size_of_val(&answer), |reply| {
+        Some(answer) => request.reply_with(size_of_val(&answer), |_, reply| {
             for (i, word) in answer.iter().enumerate() {
                 reply.write_at(i * 8, &word.to_ne_bytes());
             }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::core::Outcome;
 use super::handle::{Client, Ended, Inner, Route, Ticket, deadline_ns, not_sent};
+use super::session::Buffers;
 use crate::error::{CallError, Error, Status};
 use crate::layout::{HEAD, LINE, Place, Record, ReplyHead, Request, WORD_PAYLOAD_AT, WORD_REPLY_AT};
 use crate::layout::{flag, place, reply_flag};
@@ -66,7 +67,7 @@ impl<'c> Draft<'c> {
     pub fn submit(self, request: &[u8], until: Until) -> Result<Pending<'c>, CallError> {
         self.client.check_fork().map_err(not_sent)?;
         let mut inner = self.client.inner.borrow_mut();
-        let ticket = self.send(&mut inner, Payload::Bytes(request), until)?;
+        let ticket = self.send_bytes(&mut inner, request, until)?;
         drop(inner);
         Ok(Pending::new(self.client, ticket))
     }
@@ -78,7 +79,7 @@ impl<'c> Draft<'c> {
     pub fn post(mut self, request: &[u8], until: Until) -> Result<(), CallError> {
         self.client.check_fork().map_err(not_sent)?;
         self.flags |= flag::ONE_WAY;
-        self.send(&mut self.client.inner.borrow_mut(), Payload::Bytes(request), until).map(|_| ())
+        self.send_bytes(&mut self.client.inner.borrow_mut(), request, until).map(|_| ())
     }
 
     /// Lends `len` bytes of the memory that the worker will read, to build the request in place: no byte of it is
@@ -95,41 +96,67 @@ impl<'c> Draft<'c> {
         Ok(Loan { draft: self, block: Some(block), len, session })
     }
 
+    /// Sends a copy of `request`. If the director goes away while this thread waits for room, nothing was sent, and
+    /// it is done again with the next one.
+    #[inline]
+    fn send_bytes(&self, inner: &mut Inner, request: &[u8], until: Until) -> Result<Ticket, CallError> {
+        loop {
+            inner.prepare(self.route, until.ns())?;
+            match self.send(inner, Payload::Bytes(request), Buffers::default(), until) {
+                Err(_) if !inner.session.is_attached() => {}
+                sent => return sent,
+            }
+        }
+    }
+
     /// Builds the record and publishes it. What was taken for it is given back if that fails.
     #[inline]
-    fn send(&self, inner: &mut Inner, payload: Payload<'_>, until: Until) -> Result<Ticket, CallError> {
-        let until_ns = until.ns();
+    fn send(
+        &self,
+        inner: &mut Inner,
+        payload: Payload<'_>,
+        mut buffers: Buffers,
+        until: Until,
+    ) -> Result<Ticket, CallError> {
         let mut record = [0; LINE];
-        inner.prepare(self.route, until_ns)?;
+        match self.build(inner, payload, &mut record, &mut buffers, until.ns()) {
+            Ok((slot, request)) => {
+                let session = &mut inner.session;
+                session.buffers[slot as usize] = buffers;
+                let name = session.core.submit(slot, request, &record, &mut session.bells);
+                Ok(Ticket::new(session.number, name))
+            }
+            Err(error) => {
+                inner.session.free(buffers);
+                Err(error)
+            }
+        }
+    }
+
+    /// Reserves what the call needs, and fills the record but for what the core fills.
+    #[inline]
+    fn build(
+        &self,
+        inner: &mut Inner,
+        payload: Payload<'_>,
+        record: &mut Record,
+        buffers: &mut Buffers,
+        until_ns: u64,
+    ) -> Result<(u32, Request), CallError> {
+        if self.deadline.is_some_and(|at| at <= Instant::now()) {
+            let message = "the call's deadline had passed before it was sent";
+            return Err(CallError::not_sent(Status::DeadlineExceeded, message));
+        }
         let own = u64::from(inner.session.shape.reply_capacity);
         let capacity = self.capacity.map_or(own, |bytes| bytes as u64);
-        let reply = if capacity > own { Some(reserve_reply(inner, capacity, until_ns)?) } else { None };
         let mut flags = self.flags;
-        if let Some(span) = &reply {
+        if capacity > own {
+            let span = buffers.reply.insert(reserve_reply(inner, capacity, until_ns)?);
             flags |= flag::REPLY_AT;
             record[WORD_REPLY_AT] = span.offset();
         }
-        let placed = payload.place(inner, &mut record, flags, until_ns);
-        let slot = placed.and_then(|(len, block)| match inner.reserve(until_ns) {
-            Ok(slot) => Ok((len, block, slot)),
-            Err(error) => {
-                if let Some(block) = block {
-                    inner.session.requests.free(block);
-                }
-                Err(error)
-            }
-        });
-        let (len, request, slot) = match slot {
-            Ok(taken) => taken,
-            Err(error) => {
-                if let Some(span) = reply {
-                    inner.session.replies.free(span);
-                }
-                return Err(error);
-            }
-        };
-        let buffers = &mut inner.session.buffers[slot as usize];
-        (buffers.request, buffers.reply) = (request, reply);
+        let len = payload.put(inner, record, buffers, flags, until_ns)?;
+        let slot = inner.reserve(until_ns)?;
         let request = Request {
             operation: self.route.0,
             flags,
@@ -138,56 +165,52 @@ impl<'c> Draft<'c> {
             capacity: capacity as u32,
             ..Request::default()
         };
-        let session = &mut inner.session;
-        let name = session.core.submit(slot, request, &record, &mut session.bells);
-        Ok(Ticket::new(session.number, name))
+        Ok((slot, request))
     }
 }
 
-/// What is sent: bytes to be copied, or a block in which they lie already.
+/// What is sent: bytes to be copied, or so many that lie in the request's block already.
 enum Payload<'a> {
     Bytes(&'a [u8]),
-    Built(Block, usize),
+    Built(usize),
 }
 
 impl Payload<'_> {
-    /// Puts it where [`place`] says.
+    /// Puts it where [`place`] says. Returns its length.
     #[inline]
-    fn place(
+    fn put(
         self,
         inner: &mut Inner,
         record: &mut Record,
+        buffers: &mut Buffers,
         flags: u16,
         until_ns: u64,
-    ) -> Result<(usize, Option<Block>), CallError> {
-        let (bytes, built) = match &self {
-            Payload::Bytes(bytes) => (*bytes, None),
-            Payload::Built(block, len) => (&block.as_slice()[..*len], Some(block.offset())),
+    ) -> Result<usize, CallError> {
+        let len = match self {
+            Payload::Bytes(bytes) => bytes.len(),
+            Payload::Built(len) => len,
         };
-        let words = match place(bytes.len(), flags) {
+        let words = match place(len, flags) {
             Place::Head => 6..HEAD,
             Place::Tail => HEAD..LINE,
             Place::Arena => {
-                let len = bytes.len();
-                let (at, block) = match (self, built) {
-                    (Payload::Built(block, _), Some(at)) => (at, block),
-                    (Payload::Bytes(bytes), _) => {
-                        let mut block = allocate(inner, len, until_ns)?;
-                        block.as_mut_slice()[..len].copy_from_slice(bytes);
-                        (block.offset(), block)
-                    }
-                    (Payload::Built(block, _), None) => (block.offset(), block),
-                };
-                record[WORD_PAYLOAD_AT] = at;
-                return Ok((len, Some(block)));
+                if let Payload::Bytes(bytes) = self {
+                    let block = buffers.request.insert(allocate(inner, len, until_ns)?);
+                    block.as_mut_slice()[..len].copy_from_slice(bytes);
+                }
+                record[WORD_PAYLOAD_AT] = buffers.request.as_ref().map_or(0, Block::offset);
+                return Ok(len);
             }
         };
-        let len = bytes.len();
+        let bytes = match (&self, &buffers.request) {
+            (Payload::Bytes(bytes), _) => bytes,
+            (Payload::Built(len), block) => block.as_ref().map_or(&[][..], |block| &block.as_slice()[..*len]),
+        };
         bytemuck::cast_slice_mut(&mut record[words])[..len].copy_from_slice(bytes);
-        if let Payload::Built(block, _) = self {
+        if let Some(block) = buffers.request.take() {
             inner.session.requests.free(block);
         }
-        Ok((len, None))
+        Ok(len)
     }
 }
 
@@ -239,7 +262,8 @@ impl<'c> Loan<'c> {
         let Some(block) = self.block.take() else {
             return Err(CallError::not_sent(Status::Fault, "the loan was sent already"));
         };
-        let ticket = self.draft.send(&mut inner, Payload::Built(block, self.len), until)?;
+        let buffers = Buffers { request: Some(block), reply: None };
+        let ticket = self.draft.send(&mut inner, Payload::Built(self.len), buffers, until)?;
         drop(inner);
         Ok(Pending::new(client, ticket))
     }
@@ -248,13 +272,13 @@ impl<'c> Loan<'c> {
 impl Deref for Loan<'_> {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        self.block.as_ref().map_or(&[], |block| &block.as_slice()[..self.len])
+        self.block.as_ref().and_then(|block| block.as_slice().get(..self.len)).unwrap_or_default()
     }
 }
 
 impl DerefMut for Loan<'_> {
     fn deref_mut(&mut self) -> &mut [u8] {
-        self.block.as_mut().map_or(&mut [], |block| &mut block.as_mut_slice()[..self.len])
+        self.block.as_mut().and_then(|block| block.as_mut_slice().get_mut(..self.len)).unwrap_or_default()
     }
 }
 

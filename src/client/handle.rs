@@ -23,6 +23,9 @@ const CHECK_NS: u64 = 1_000_000;
 /// How long `close` waits for one-way calls to be taken over by their workers.
 const CLOSE_NS: u64 = 1_000_000_000;
 
+/// Longest pause between two questions whether a service is back.
+const PAUSE_MAX: Duration = Duration::from_millis(20);
+
 /// What can be chosen when a client connects.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
@@ -258,10 +261,31 @@ impl Inner {
         if self.session.open_routes.get(route.0 as usize) == Some(&true) {
             return Ok(());
         }
-        let Some(name) = self.routes.get(route.0 as usize) else {
+        let Some(name) = self.routes.get(route.0 as usize).cloned() else {
             return Err(CallError::not_sent(Status::NoSuchService, "the route is another client's"));
         };
-        self.session.open_route(route.0, name).map_err(not_sent)
+        self.open_again(route.0, &name, until_ns)
+    }
+
+    /// Opens a route that an earlier director knew. Its workers may come back later than this client.
+    fn open_again(&mut self, number: u32, name: &RouteName, until_ns: u64) -> Result<(), CallError> {
+        let gone_ns = now_ns().saturating_add(self.options.director_gone.as_nanos() as u64);
+        let mut pause = Pause::default();
+        loop {
+            let error = match self.session.open_route(number, name) {
+                Ok(()) => return Ok(()),
+                Err(error @ Error::Refused { .. }) if is_unknown(error.status()) => error,
+                Err(error) => return Err(not_sent(error)),
+            };
+            let now_ns = now_ns();
+            if now_ns >= gone_ns {
+                return Err(not_sent(error));
+            }
+            if now_ns >= until_ns {
+                return Err(CallError::not_sent(Status::WouldBlock, "its workers are not back yet"));
+            }
+            pause.sleep(until_ns.min(gone_ns) - now_ns);
+        }
     }
 
     /// Makes sure that there is a director, waiting for one if need be.
@@ -304,34 +328,21 @@ impl Inner {
     /// Takes a slot, waiting for one if need be.
     #[inline]
     pub fn reserve(&mut self, until_ns: u64) -> Result<u32, CallError> {
-        match self.session.core.reserve() {
-            Some(slot) => {
-                self.session.free_buffers(slot);
-                Ok(slot)
-            }
+        match self.session.reserve() {
+            Some(slot) => Ok(slot),
             None => self.reserve_slowly(until_ns),
         }
     }
 
     fn reserve_slowly(&mut self, until_ns: u64) -> Result<u32, CallError> {
-        let slot = self.look_until(None, until_ns, |session, now_ns| {
-            session.reclaim(now_ns);
-            if let Some(slot) = session.core.reserve() {
-                return Some(Ok(slot));
-            }
-            // A call that has ended and whose outcome nobody has asked for yet makes room: unless this caller did
-            // not want to wait, who may well ask for it next.
-            if until_ns > 0 && session.stash_one(now_ns) {
-                return session.core.reserve().map(Ok);
-            }
-            let idle = session.core.open() == 0 && session.core.quarantined() == 0;
-            idle.then_some(Err("all slots are held by replies that have not been dropped"))
-        });
-        match slot {
-            Some(Ok(slot)) => Ok(slot),
-            Some(Err(why)) => Err(CallError::not_sent(Status::WouldBlock, why)),
-            None => Err(CallError::not_sent(Status::WouldBlock, "all slots are in use")),
-        }
+        let taken = self.make_room(until_ns, Session::reserve);
+        let all = match taken {
+            Ok(slot) => return Ok(slot),
+            Err(Shortage::Held) => "all slots are held by replies that have not been dropped",
+            Err(Shortage::Now) => "all slots are in use",
+            Err(Shortage::Lost) => return Err(lost()),
+        };
+        Err(CallError::not_sent(Status::WouldBlock, all))
     }
 
     /// Takes something out of an arena, waiting for room if need be.
@@ -343,20 +354,39 @@ impl Inner {
         if let Some(taken) = take(&mut self.session) {
             return Ok(taken);
         }
+        let full = match self.make_room(until_ns, take) {
+            Ok(taken) => return Ok(taken),
+            Err(Shortage::Held) => "the arena is full of what this program holds",
+            Err(Shortage::Now) => "the arena is full",
+            Err(Shortage::Lost) => return Err(lost()),
+        };
+        Err(CallError::not_sent(Status::WouldBlock, full))
+    }
+
+    /// Takes what there is too little of, as soon as there is enough. Calls that have ended and whose outcomes nobody
+    /// has asked for yet make room: unless this caller did not want to wait, who may well ask for one next.
+    fn make_room<T>(
+        &mut self,
+        until_ns: u64,
+        mut take: impl FnMut(&mut Session) -> Option<T>,
+    ) -> Result<T, Shortage> {
         let taken = self.look_until(None, until_ns, |session, now_ns| {
             session.reclaim(now_ns);
-            if let Some(taken) = take(session) {
-                return Some(Ok(taken));
-            }
-            if until_ns > 0 && session.stash_one(now_ns) {
-                return None;
+            loop {
+                if let Some(taken) = take(session) {
+                    return Some(Ok(taken));
+                }
+                if until_ns == 0 || !session.stash_one(now_ns) {
+                    break;
+                }
             }
             let idle = session.core.open() == 0 && session.core.quarantined() == 0;
-            idle.then_some(Err(()))
+            idle.then_some(Err(Shortage::Held))
         });
         match taken {
-            Some(Ok(taken)) => Ok(taken),
-            _ => Err(CallError::not_sent(Status::WouldBlock, "the arena is full")),
+            Some(taken) => taken,
+            None if self.session.is_attached() => Err(Shortage::Now),
+            None => Err(Shortage::Lost),
         }
     }
 
@@ -380,32 +410,36 @@ impl Inner {
         found
     }
 
-    /// Waits for one call. `None`: not in time.
+    /// Waits for one call. `None`: not in time; or its outcome was given out already, then at once.
     #[inline]
     pub fn wait(&mut self, ticket: Ticket, until_ns: u64) -> Option<Ended> {
-        if (ticket.session() != self.session.number || !self.session.stash.is_empty())
-            && let Some(ended) = self.find_elsewhere(ticket)
-        {
-            return Some(ended);
-        }
         let name = ticket.name();
+        if ticket.session() != self.session.number {
+            return self.find_in_old(ticket);
+        }
+        if !self.session.stash.is_empty()
+            && let Some(stashed) = self.session.stash.remove(&name)
+        {
+            return Some(Ended::Stashed(stashed));
+        }
         let outcome = self.look_until(Some(name), until_ns, |session, now_ns| {
-            session.core.look(name, now_ns, &mut session.bells)
-        })?;
+            match session.core.look(name, now_ns, &mut session.bells) {
+                Some(outcome) => Some(Some(outcome)),
+                None => (!session.core.is_known(name)).then_some(None),
+            }
+        })??;
         Some(Ended::Slot(self.session.core.slot_of(name), outcome))
     }
 
-    /// An outcome that was moved away to make room, or whose session is an old one.
-    fn find_elsewhere(&mut self, ticket: Ticket) -> Option<Ended> {
+    /// The outcome of a call whose director is gone: it has ended.
+    fn find_in_old(&mut self, ticket: Ticket) -> Option<Ended> {
+        let name = ticket.name();
         let session = self.session_of(ticket)?;
-        if let Some(stashed) = session.stash.remove(&ticket.name()) {
+        if let Some(stashed) = session.stash.remove(&name) {
             return Some(Ended::Stashed(stashed));
         }
-        if !session.is_unknown() {
-            return None;
-        }
-        let outcome = session.core.look(ticket.name(), 0, &mut session.bells)?;
-        Some(Ended::Slot(session.core.slot_of(ticket.name()), outcome))
+        let outcome = session.core.look(name, 0, &mut session.bells)?;
+        Some(Ended::Slot(session.core.slot_of(name), outcome))
     }
 
     /// The session of a ticket.
@@ -518,6 +552,42 @@ impl<T, F: FnMut(&mut Session, u64) -> Option<T>> Party for Look<'_, F> {
         let deadline_ns = self.call.map_or_else(|| core.next_deadline_ns(), |name| core.deadline_ns(name));
         deadline_ns.min(self.until_ns).min(self.session.wake_at_ns())
     }
+}
+
+/// Waiting for somebody who will be: there is nothing to wait on yet.
+struct Pause(Duration);
+
+impl Default for Pause {
+    fn default() -> Self {
+        Pause(Duration::from_millis(1))
+    }
+}
+
+impl Pause {
+    /// Sleeps so long at most; each time longer.
+    fn sleep(&mut self, most_ns: u64) {
+        std::thread::sleep(self.0.min(Duration::from_nanos(most_ns)));
+        self.0 = (self.0 * 2).min(PAUSE_MAX);
+    }
+}
+
+/// Why there is no room for a call.
+enum Shortage {
+    /// There is none in time.
+    Now,
+    /// The program itself holds everything, so there never will be.
+    Held,
+    /// The director went away, and nothing comes back any more.
+    Lost,
+}
+
+fn lost() -> CallError {
+    CallError::not_sent(Status::DirectorGone, "the director went away before the call could be sent")
+}
+
+/// Whether nobody provides it, as far as this director knows.
+fn is_unknown(status: Status) -> bool {
+    matches!(status, Status::NoSuchService | Status::NoSuchOperation)
 }
 
 /// A call that could not be sent.

@@ -10,3 +10,6 @@ pub(crate) mod call;
 pub mod core;
 pub(crate) mod handle;
 mod session;
+
+#[cfg(test)]
+mod fork_tests;

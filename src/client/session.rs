@@ -273,6 +273,14 @@ impl Session {
         &self.own
     }
 
+    /// Takes a free slot, and what an ended one-way call left in it.
+    #[inline]
+    pub fn reserve(&mut self) -> Option<u32> {
+        let slot = self.core.reserve()?;
+        self.free_buffers(slot);
+        Some(slot)
+    }
+
     /// Frees a slot that its caller is done with, and its buffers unless somebody may still write there.
     pub fn release(&mut self, slot: u32) {
         if self.core.release(slot) {
@@ -282,7 +290,13 @@ impl Session {
 
     /// Frees the buffers of a free slot.
     pub fn free_buffers(&mut self, slot: u32) {
-        let Buffers { request, reply } = std::mem::take(&mut self.buffers[slot as usize]);
+        let buffers = std::mem::take(&mut self.buffers[slot as usize]);
+        self.free(buffers);
+    }
+
+    /// Gives buffers back to the arenas.
+    pub fn free(&mut self, buffers: Buffers) {
+        let Buffers { request, reply } = buffers;
         if let Some(block) = request {
             self.requests.free(block);
         }

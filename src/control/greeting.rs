@@ -27,7 +27,11 @@ pub(crate) fn greet(bus: &Bus, role: Role, within_ns: u64) -> Result<Channel, Er
         return Err(Error::Refused { status: Status::PermissionDenied, message });
     }
     let hello = ToDirector::Hello { protocol: PROTOCOL, role, bus_id: [0; 2], monotonic_ns: now_ns() };
-    channel.send_message(&hello, &[]).map_err(Error::io("greeting the director"))?;
+    match channel.send_message(&hello, &[]) {
+        // It has closed its end already; why, it said before.
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => {}
+        sent => sent.map_err(Error::io("greeting the director"))?,
+    }
     match channel.answer(within_ns)? {
         (FromDirector::Welcome { protocol: PROTOCOL, .. }, _) => Ok(channel),
         (FromDirector::Welcome { protocol: theirs, .. }, _) => {
@@ -58,6 +62,7 @@ impl Channel {
                 }
                 Received::Message(FromDirector::Closing, _) => {}
                 Received::Message(message, fds) => return Ok((message, fds)),
+                Received::Short(_, error) => return Err(error),
                 Received::Closed => return Err(Error::DirectorGone(std::time::Duration::ZERO)),
                 Received::Fault(fault) => return Err(fault.into()),
                 Received::Nothing => match self.wait_readable(until_ns)? {

@@ -53,6 +53,8 @@ pub(crate) struct Channel {
 pub(crate) enum Received<M> {
     /// A message (or its length), and the descriptors that came with it.
     Message(M, Vec<OwnedFd>),
+    /// A message without its descriptors: this process had no room for all of them, and why.
+    Short(M, Error),
     /// Nothing now.
     Nothing,
     /// The peer has closed its end, and all that it sent has been read.
@@ -147,11 +149,11 @@ impl Channel {
         if fds.len() > MESSAGE_DESCRIPTORS_MAX {
             return fault("too many descriptors came with it");
         }
-        if got.flags.contains(ReturnFlags::CTRUNC) {
-            return Err(Error::system("receiving descriptors")(Errno::EMFILE));
-        }
         if len > buffer.len() || got.flags.contains(ReturnFlags::TRUNC) {
             return fault("it is too long");
+        }
+        if got.flags.contains(ReturnFlags::CTRUNC) {
+            return Ok(Received::Short(len, Error::system("receiving descriptors")(Errno::EMFILE)));
         }
         if len == 0 {
             return Ok(Received::Closed);
@@ -165,6 +167,10 @@ impl Channel {
         Ok(match self.receive(&mut buffer)? {
             Received::Message(len, fds) => match M::decode(&buffer[..len]) {
                 Ok(message) => with_descriptors(message, fds),
+                Err(fault) => Received::Fault(fault),
+            },
+            Received::Short(len, error) => match M::decode(&buffer[..len]) {
+                Ok(message) => Received::Short(message, error),
                 Err(fault) => Received::Fault(fault),
             },
             Received::Nothing => Received::Nothing,

@@ -69,6 +69,8 @@ struct Peer {
     /// The data thread knows it, and will say when to forget it.
     attached: bool,
     unsent: VecDeque<(FromDirector, Vec<OwnedFd>)>,
+    /// Its socket had no room: it is watched for some, and for nothing else.
+    blocked: bool,
 }
 
 /// What goes wrong between a director and one peer: it ends that connection.
@@ -256,8 +258,9 @@ impl Control {
         }
         watch(&self.epoll, &channel, EpollFlags::EPOLLIN, connection)?;
         let (stage, unsent) = (Stage::Connected, VecDeque::new());
+        let channel = Some(channel);
         self.peers
-            .insert(connection, Peer { channel: Some(channel), process, stage, attached: false, unsent });
+            .insert(connection, Peer { channel, process, stage, attached: false, unsent, blocked: false });
         Ok(())
     }
 
@@ -272,6 +275,7 @@ impl Control {
             let outcome = match channel.receive_message::<ToDirector>() {
                 Ok(Received::Nothing) => return,
                 Ok(Received::Message(message, descriptors)) => self.take(connection, message, descriptors),
+                Ok(Received::Short(_, error)) => Err(Trouble::Own(error)),
                 Ok(Received::Closed) => Err(Trouble::Gone),
                 Ok(Received::Fault(fault)) => Err(Trouble::Fault(fault)),
                 Err(error) => Err(Trouble::Own(error)),
@@ -569,7 +573,6 @@ impl Control {
     fn send_unsent(&mut self, to: Connection) {
         let Some(peer) = self.peers.get_mut(&to) else { return };
         let Some(channel) = &peer.channel else { return };
-        let was_full = peer.unsent.len() > 1;
         while let Some((message, descriptors)) = peer.unsent.front() {
             let borrowed: Vec<BorrowedFd> = descriptors.iter().map(AsFd::as_fd).collect();
             match channel.send_message(message, &borrowed) {
@@ -577,14 +580,16 @@ impl Control {
                     peer.unsent.pop_front();
                 }
                 Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
-                    let mut event = EpollEvent::new(EpollFlags::EPOLLOUT, to);
-                    let _ = self.epoll.modify(channel, &mut event);
+                    if !std::mem::replace(&mut peer.blocked, true) {
+                        let mut event = EpollEvent::new(EpollFlags::EPOLLOUT, to);
+                        let _ = self.epoll.modify(channel, &mut event);
+                    }
                     return;
                 }
                 Err(_) => return self.end(to, Trouble::Gone),
             }
         }
-        if was_full {
+        if std::mem::take(&mut peer.blocked) {
             let mut event = EpollEvent::new(EpollFlags::EPOLLIN, to);
             let _ = self.epoll.modify(channel, &mut event);
         }

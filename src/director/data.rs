@@ -279,13 +279,12 @@ impl Data {
     fn attach_session(&mut self, from: Connection, new: NewSession) {
         let NewSession { id, credential, identity, shape, published, resumed, .. } = new;
         let NewSession { outbox, inbox, client, own, .. } = new;
-        let attached = if resumed {
-            self.core.resume_session(id, identity, shape, published, outbox, inbox)
-        } else {
-            self.core.attach_session(id, identity, shape, published, outbox, inbox)
-        };
-        let answer = attached.and_then(|key| {
-            let copy = own.try_clone_fd().map_err(|_| Status::Busy)?;
+        let answer = own.try_clone_fd().map_err(|_| Status::Busy).and_then(|copy| {
+            let key = if resumed {
+                self.core.resume_session(id, identity, shape, published, outbox, inbox)
+            } else {
+                self.core.attach_session(id, identity, shape, published, outbox, inbox)
+            }?;
             let added = self.shell.waiter.borrow().add_doorbell(&own, token::SESSION_RINGS | key as u64);
             let attached = Attached { connection: from, theirs: client, own, pidfd: None };
             self.shell.sessions.insert(key, attached);
@@ -302,12 +301,11 @@ impl Data {
     fn attach_worker(&mut self, from: Connection, new: NewWorker) {
         let NewWorker { id, credential, identity, shape, start, carried, .. } = new;
         let NewWorker { work, page, pidfd, worker, own, .. } = new;
-        let attached = match &carried {
-            Some(carried) => self.core.resume_worker(id, identity, shape, carried, work, page),
-            None => self.core.attach_worker(id, identity, shape, start, work, page),
-        };
-        let answer = attached.and_then(|key| {
-            let copy = own.try_clone_fd().map_err(|_| Status::Busy)?;
+        let answer = own.try_clone_fd().map_err(|_| Status::Busy).and_then(|copy| {
+            let key = match &carried {
+                Some(carried) => self.core.resume_worker(id, identity, shape, carried, work, page),
+                None => self.core.attach_worker(id, identity, shape, start, work, page),
+            }?;
             let waiter = self.shell.waiter.borrow();
             let added = waiter
                 .add_doorbell(&own, token::WORKER_RINGS | key as u64)

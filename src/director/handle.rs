@@ -12,6 +12,7 @@ use crate::bus::Bus;
 use crate::control::folder::RuntimeFolder;
 use crate::error::Error;
 use crate::limits;
+use crate::memory::Fork;
 use crate::waiting::Waiting;
 
 /// What can be chosen when a director is made.
@@ -23,7 +24,7 @@ pub struct DirectorOptions {
     /// Calls of one session that may wait on one route for a worker; one more ends BUSY, not run.
     pub waiting_per_route: u32,
     /// Calls that one worker may have in its hands at a time (k of JBSQ(k)). Up to there, it is given what it does
-    /// in about 20 µs, but at least two.
+    /// in about 20 µs, but at least two; and as much again beside what it has begun and keeps.
     pub share_max: u64,
     /// After a director that was killed: how long its sessions and workers may take to come back. Calls that a worker
     /// has which doesn't come back in time, and lives, end MAY_HAVE_RUN.
@@ -110,9 +111,10 @@ impl Director {
 
     /// The same in a thread of its own: a bus within a program.
     pub fn spawn(self) -> Result<DirectorHandle, Error> {
+        let fork = Fork::mark()?;
         let stopper = self.stopper();
         let thread = spawn("trine-director", move || self.run())?;
-        Ok(DirectorHandle { stopper, thread: Some(thread) })
+        Ok(DirectorHandle { stopper, thread: Some(thread), fork })
     }
 }
 
@@ -142,11 +144,18 @@ impl DirectorStopper {
 pub struct DirectorHandle {
     stopper: DirectorStopper,
     thread: Option<JoinHandle<Result<(), Error>>>,
+    fork: Fork,
 }
 
 impl DirectorHandle {
     /// Stops it and waits for its end: see [`Director::run`].
+    ///
+    /// # Errors
+    /// What ended the director; [`Error::Forked`] in a forked child, which has no such thread.
     pub fn stop(mut self) -> Result<(), Error> {
+        if self.fork.is_child() {
+            return Err(Error::Forked);
+        }
         self.stopper.stop();
         self.thread.take().map_or(Ok(()), join)
     }
@@ -154,9 +163,12 @@ impl DirectorHandle {
 
 impl Drop for DirectorHandle {
     fn drop(&mut self) {
-        self.stopper.stop();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        let Some(thread) = self.thread.take() else { return };
+        if self.fork.is_child() {
+            // The thread is the parent's: there is none here to wait for.
+            return std::mem::forget(thread);
         }
+        self.stopper.stop();
+        let _ = thread.join();
     }
 }

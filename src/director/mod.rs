@@ -23,3 +23,6 @@ pub(crate) mod rows;
 pub mod session;
 pub mod table;
 pub mod worker;
+
+#[cfg(test)]
+mod hostile_tests;

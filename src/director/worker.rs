@@ -5,7 +5,8 @@
 //! ```
 //! How far a worker is stands in its progress page, and is read only when the cached copy says that it has its
 //! share: a read costs a transfer of the line. The share is what the worker does in about 20 µs, but at least two:
-//! one that runs and one that waits, so that it never stands idle, and behind a long call little has to wait.
+//! one that runs and one that waits, so that it never stands idle, and behind a long call little has to wait. What a
+//! worker has begun and keeps, to answer it later, leaves room for as much again: it goes on beside it.
 
 use crate::core::ledger::{Entry, Ledger};
 use crate::core::parking::{Bell, Parking};
@@ -18,6 +19,8 @@ use crate::layout::{HEAD, LINE, Progress, Record, Request, Work, WorkShape};
 const SHARE_NS: u64 = 20_000;
 /// Smallest share.
 pub const SHARE_MIN: u64 = 2;
+/// A worker that has answered nothing for so long runs something long: behind that, no more is to wait.
+const STALL_NS: u64 = 1_000_000;
 
 /// A call in a worker's hands.
 #[derive(Clone, Copy, Debug, Default)]
@@ -57,6 +60,8 @@ pub struct Worker<M: Memory> {
     ledger: Ledger,
     flights: Box<[Flight]>,
     free: Vec<u16>,
+    /// Position + 1 of the last that it has begun, as far as is known.
+    taken: u64,
     /// Calls that were given to it, those that were carried over included.
     given: u64,
     /// Of those, how many it has answered, as far as is known.
@@ -95,6 +100,7 @@ impl<M: Memory> Worker<M> {
             ledger: Ledger::new(at.ledger),
             flights: vec![Flight::default(); slots as usize].into_boxed_slice(),
             free: (0..shape.slots as u16).rev().collect(),
+            taken: start,
             given: 0,
             completed: 0,
             completed_before: page.load(progress.completed),
@@ -133,19 +139,27 @@ impl<M: Memory> Worker<M> {
         self.share.min(self.share_max)
     }
 
-    /// Whether it may be given one more.
+    /// Whether it may be given one more: it has less than its share, or of what it has so little is not begun that
+    /// it would soon have nothing to begin.
     #[inline]
     pub fn has_room(&self) -> bool {
-        self.in_flight() < self.share()
+        let (in_flight, share) = (self.in_flight(), self.share());
+        let not_begun = self.ring.next() - self.taken;
+        in_flight < share || (not_begun + 1 < share && in_flight < self.share_max)
     }
 
     /// Looks how far it is, and sets its share by how quickly it got there.
     pub fn look(&mut self, now_ns: u64) {
         let counted = self.page.load(self.progress.completed).saturating_sub(self.completed_before);
         let completed = counted.min(self.given);
+        let taken = self.page.load(self.progress.taken).min(self.ring.next());
         self.page.acquire();
+        self.taken = taken.max(self.taken);
         let newly = completed.saturating_sub(self.completed);
         if newly == 0 {
+            if self.in_flight() > 0 && now_ns.saturating_sub(self.looked_ns) > STALL_NS {
+                self.share = SHARE_MIN;
+            }
             return;
         }
         let each_ns = now_ns.saturating_sub(self.looked_ns) / newly;

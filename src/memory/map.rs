@@ -147,9 +147,12 @@ impl Region {
         }
     }
 
-    /// A range of the arena, if it is one.
+    /// A range of the arena, if it is one; none in a forked child, where nothing is mapped.
     #[inline]
     fn arena(&self, at: u64, len: usize) -> Option<&[AtomicU8]> {
+        if self.mapping.is_gone() {
+            return None;
+        }
         // SAFETY: `words * 8 + arena_len` is at most the mapping's length, by `new`; the rest as in `words`, bytes
         // having no alignment. The arena shares no byte with the words, and where anyone has `&mut [u8]` of it,
         // `arena_len` is 0 here.

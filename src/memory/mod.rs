@@ -31,7 +31,7 @@ pub use process::{Process, boot_id, pid_namespace_inode};
 
 /// Forks; true if the child says so. The child runs in a copy of one thread of many: it should do little.
 #[cfg(test)]
-fn in_child(child: impl FnOnce() -> bool) -> bool {
+pub(crate) fn in_child(child: impl FnOnce() -> bool) -> bool {
     use nix::sys::wait::{WaitStatus, waitpid};
     use nix::unistd::{ForkResult, fork};
     // SAFETY: the child only runs what the test gave it (the allocator's lock is taken over by the C library) and

@@ -213,13 +213,20 @@ impl Attached {
             match channel.receive_message::<FromDirector>() {
                 Ok(Received::Nothing) => return,
                 Ok(Received::Message(message, fds)) => self.obey(message, fds),
+                Ok(Received::Short(message, error)) => {
+                    tracing::warn!(%error, "a session could not be received");
+                    if let FromDirector::MapSession { index, .. } = message {
+                        // It gets none of that session's calls.
+                        self.send(&ToDirector::SessionMapped { index, accepted: false });
+                    }
+                }
                 Ok(Received::Closed) => self.channel = None,
                 Ok(Received::Fault(fault)) => {
                     tracing::error!(%fault, "the director broke the protocol: leaving it");
                     self.channel = None;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "a session could not be received");
+                    tracing::warn!(%error, "the director could not be heard");
                     return;
                 }
             }

@@ -250,7 +250,14 @@ impl<M: Memory> WorkerCore<M> {
         let position = self.ring.next();
         let taken = self.ring.take(&self.work, Request::needs_tail);
         let taken = taken.map_err(|e| Fault::Stamp { position: e.position, stamp: e.stamp })?;
-        let Some(record) = taken else { return Ok(Taken::Nothing) };
+        let Some(record) = taken else {
+            // The director may hold work back until it sees that this worker has begun what it was given. A store of
+            // `taken` that isn't out yet is by the next look, and the one after `park` comes after a full fence.
+            if self.director.must_ring_after_fence(&self.work) {
+                fx.ring_director();
+            }
+            return Ok(Taken::Nothing);
+        };
         let request = Request::of_director(&record);
 
         // On the books before anything runs; and not before the copy was made, since it gives the slot up.

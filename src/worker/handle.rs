@@ -203,7 +203,7 @@ impl Worker {
     ///
     /// # Errors
     /// What [`next`](Self::next) can't go on after.
-    pub fn serve(&self, mut handler: impl FnMut(Request<'_>) -> Served) -> Result<(), Error> {
+    pub fn serve<'w>(&'w self, mut handler: impl FnMut(Request<'w>) -> Served) -> Result<(), Error> {
         loop {
             match self.next(Until::Forever) {
                 Ok(Some(request)) => {
@@ -280,6 +280,8 @@ impl Inner {
     }
 
     fn look(&mut self, stop: &Stop, until_ns: u64) -> Result<Found, Error> {
+        // Since the last look the program's own code ran, for however long: what has expired is not to begin.
+        self.waiter.refresh();
         let attached = &mut self.attached.1;
         let mut look = Look { attached, stop, until_ns, checked_ns: 0, check: false };
         Ok(block_on(&mut look, &mut self.waiter))

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::handle::Worker;
+use super::handle::{Inner, Worker};
 use crate::error::Status;
 use crate::identity::Identity;
 use crate::layout::{HEAD, LINE, Place, flag, reply_flag, reply_place};
@@ -34,8 +34,21 @@ impl<'w> Request<'w> {
     }
 
     fn with<T>(&self, look: impl FnOnce(&super::attached::Attached, &super::core::Begun) -> T) -> Option<T> {
+        if self.worker.is_forked() {
+            return None;
+        }
         let inner = self.worker.inner.borrow();
         inner.of(self.key).map(|(attached, begun)| look(attached, begun))
+    }
+
+    /// Answers it by `how`; in a forked child, whose it is not, that does nothing.
+    #[inline]
+    fn answer(mut self, how: impl FnOnce(&mut Inner, usize)) -> Served {
+        self.answered = true;
+        if !self.worker.is_forked() {
+            how(&mut self.worker.inner.borrow_mut(), self.key);
+        }
+        Served(())
     }
 
     /// The service that it asks for.
@@ -86,15 +99,13 @@ impl<'w> Request<'w> {
 
     /// Answers. The bytes are copied once, to where the client reads them. More than there is room for gives the
     /// caller REPLY_TOO_LARGE, with what is needed.
-    pub fn reply(mut self, bytes: &[u8]) -> Served {
-        self.answered = true;
-        self.worker.inner.borrow_mut().answer(self.key, Status::Ok, 0, bytes);
-        Served(())
+    pub fn reply(self, bytes: &[u8]) -> Served {
+        self.answer(|inner, key| inner.answer(key, Status::Ok, 0, bytes))
     }
 
     /// Answers with `len` bytes that `fill` writes in place: where the client reads them, if they are more than 64.
     /// It is given the request's payload, too: so a payload can be turned into a reply, and neither is copied.
-    pub fn reply_with(mut self, len: usize, fill: impl FnOnce(&Shared<'_>, &mut SharedMut<'_>)) -> Served {
+    pub fn reply_with(self, len: usize, fill: impl FnOnce(&Shared<'_>, &mut SharedMut<'_>)) -> Served {
         let traced = self.with(|_, begun| begun.request.flags & flag::TRACED != 0).unwrap_or(false);
         let flags = if traced { reply_flag::TRACED } else { 0 };
         let mut small = [0; (LINE - HEAD) * 8];
@@ -103,7 +114,7 @@ impl<'w> Request<'w> {
                 fill(&self.bytes(), &mut SharedMut { target: Target::Small(&mut small[..len]), len });
                 return self.reply(&small[..len]);
             }
-            return self.too_large(len);
+            return self.finish(Status::ReplyTooLarge, len);
         }
         let buffer = self.with(|attached, begun| attached.buffer(begun)).flatten();
         // Where the client has said that the buffer lies where it can't.
@@ -111,39 +122,24 @@ impl<'w> Request<'w> {
             return self.fail(0, "the reply buffer is not within the inbox");
         };
         fill(&self.bytes(), &mut SharedMut { target: Target::Inbox(inbox, at), len });
-        self.answered = true;
-        let mut inner = self.worker.inner.borrow_mut();
-        if let Some((attached, begun)) = inner.take(self.key) {
-            attached.finish(begun, Status::Ok, 0, len as u64, &mut [0; LINE]);
-        }
-        Served(())
+        self.finish(Status::Ok, len)
     }
 
-    /// Answers with `len` bytes that `fill` writes in place while it reads the request: nothing lies in between.
-    pub fn reply_from(self, len: usize, fill: impl FnOnce(&Shared<'_>, &mut SharedMut<'_>)) -> Served {
-        let bytes = self.with(|attached, begun| attached.payload(begun));
-        let bytes = bytes.unwrap_or_else(|| Shared::private(Vec::new()));
-        self.reply_with(len, |reply| fill(&bytes, reply))
-    }
-
-    fn too_large(mut self, len: usize) -> Served {
-        self.answered = true;
-        let mut inner = self.worker.inner.borrow_mut();
-        if let Some((attached, begun)) = inner.take(self.key) {
-            attached.finish(begun, Status::ReplyTooLarge, 0, len as u64, &mut [0; LINE]);
-        }
-        Served(())
+    /// Answers with what is written already, or with nothing.
+    fn finish(self, status: Status, len: usize) -> Served {
+        self.answer(|inner, key| {
+            if let Some((attached, begun)) = inner.take(key) {
+                attached.finish(begun, status, 0, len as u64, &mut [0; LINE]);
+            }
+        })
     }
 
     /// Answers WORKER_ERROR, with a number of your own and a short message (1 KiB; what is longer is cut).
-    pub fn fail(mut self, code: u32, message: &str) -> Served {
-        self.answered = true;
+    pub fn fail(self, code: u32, message: &str) -> Served {
         let most = limits::MESSAGE_MAX.min(self.capacity());
         let end = (0..=most.min(message.len())).rev().find(|&end| message.is_char_boundary(end));
         let message = &message[..end.unwrap_or(0)];
-        let mut inner = self.worker.inner.borrow_mut();
-        inner.answer(self.key, Status::WorkerError, code, message.as_bytes());
-        Served(())
+        self.answer(|inner, key| inner.answer(key, Status::WorkerError, code, message.as_bytes()))
     }
 
     /// Keeps it, to be answered later: the handler returns, and the next request comes.

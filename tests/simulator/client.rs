@@ -67,7 +67,7 @@ impl Party for Wait<'_, '_> {
         let client = &mut *self.client;
         if client.cpu.world.director_is_dead() && !client.abandoned {
             client.abandoned = true;
-            client.core.abandon(fx);
+            client.core.abandon(Status::MayHaveRun, fx);
         }
         if !matches!(self.what, For::One(_)) {
             client.core.reclaim(now_ns, fx);

@@ -1,0 +1,302 @@
+//! What the processes do that tests start.
+
+use std::fmt::Display;
+use std::io::BufRead;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use trine::{
+    Bus, Client, ClientOptions, Director, DirectorOptions, Error, Kept, Request, Stopper, Until, Worker,
+    WorkerOptions,
+};
+
+use crate::support::{MARK, bytes, mix};
+
+/// Whether calls of `gate` and `keep` are let go.
+static OPEN: AtomicBool = AtomicBool::new(false);
+/// Calls of `count` that were run.
+static COUNT: AtomicU64 = AtomicU64::new(0);
+
+fn tell(what: impl Display) {
+    println!("{MARK}{what}");
+}
+
+fn argument<T: FromStr>(key: &str, or: T) -> T {
+    let value = std::env::var(format!("TRINE_TEST_{}", key.to_uppercase())).ok();
+    value.and_then(|value| value.parse().ok()).unwrap_or(or)
+}
+
+fn bus() -> Bus {
+    Bus::at(argument("bus", String::new()))
+}
+
+pub fn play(role: &str) {
+    // Whatever becomes of the test, nothing of it stays.
+    let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
+    match role {
+        "director" => director(),
+        "worker" => workers(),
+        "caller" => caller(),
+        "holder" => holder(),
+        "visitors" => visitors(),
+        other => panic!("no role {other:?}"),
+    }
+}
+
+/// Does what it is told, line by line.
+fn listen(mut each: impl FnMut(&str) + Send + 'static) {
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            each(&line);
+        }
+    });
+}
+
+fn director() {
+    let options = DirectorOptions::default()
+        .share_max(argument("share_max", 128))
+        .waiting_per_route(argument("waiting_per_route", 4096));
+    let director = match Director::new(&bus(), options) {
+        Ok(director) => director,
+        Err(error) => return tell(format!("error {error}")),
+    };
+    let stopper = director.stopper();
+    listen(move |word| match word {
+        "stop" => stopper.stop(),
+        other => panic!("a director can't {other:?}"),
+    });
+    tell("ready");
+    match director.run() {
+        Ok(()) => tell("stopped"),
+        Err(error) => tell(format!("error {error}")),
+    }
+}
+
+/// A process with one worker a thread.
+fn workers() {
+    let count = argument("workers", 1);
+    let attached: Result<Vec<Worker>, Error> = (0..count).map(|_| worker()).collect();
+    let workers = match attached {
+        Ok(workers) => workers,
+        Err(error) => return tell(format!("error {error}")),
+    };
+    let stoppers: Vec<Stopper> = workers.iter().map(Worker::stopper).collect();
+    listen(move |word| match word {
+        "stop" => stoppers.iter().for_each(Stopper::stop),
+        "open" => OPEN.store(true, Ordering::Release),
+        "close" => OPEN.store(false, Ordering::Release),
+        "count" => tell(format!("count {}", COUNT.load(Ordering::Relaxed))),
+        other => panic!("a worker can't {other:?}"),
+    });
+    let ids: Vec<String> = workers.iter().map(|w| w.id().to_string()).collect();
+    tell(format!("ready {}", ids.join(" ")));
+    std::thread::scope(|scope| {
+        for worker in workers {
+            scope.spawn(move || serve(&worker));
+        }
+    });
+    tell("stopped");
+}
+
+const OPERATIONS: [&str; 17] = [
+    "mix", "echo", "sleep", "gate", "keep", "late", "stuck", "fill", "fail", "panic", "drop", "forget",
+    "count", "who", "watch", "die", "slow",
+];
+
+fn worker() -> Result<Worker, Error> {
+    let worker = bus().worker(WorkerOptions::default().slots(argument("slots", 256)))?;
+    worker.provide(&argument("service", "work".to_owned()), &OPERATIONS)?;
+    Ok(worker)
+}
+
+fn serve(worker: &Worker) {
+    let mut kept: Vec<(Instant, Kept)> = Vec::new();
+    loop {
+        let pause = if kept.is_empty() { Duration::from_secs(1) } else { Duration::from_millis(1) };
+        let request = match worker.next(Until::after(pause)) {
+            Ok(request) => request,
+            Err(Error::Interrupted) => return,
+            Err(error) => return tell(format!("error {error}")),
+        };
+        if let Some(request) = request {
+            // A panic is the handler's own matter, as in `Worker::serve`.
+            let handled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| handle(request)));
+            kept.extend(handled.ok().flatten());
+        }
+        let (open, now) = (OPEN.load(Ordering::Acquire), Instant::now());
+        for (_, request) in kept.extract_if(.., |(due, _)| open || *due <= now) {
+            let bytes = request.bytes().to_vec();
+            let _ = request.reply(&mix(&bytes));
+        }
+    }
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    bytes.first_chunk().map_or(0, |&first| u64::from_le_bytes(first))
+}
+
+/// Answers, or returns what is to be answered once its time has come.
+fn handle(request: Request<'_>) -> Option<(Instant, Kept<'_>)> {
+    let payload = request.bytes().to_vec();
+    let far = Instant::now() + Duration::from_secs(3600);
+    let operation = OPERATIONS.iter().find(|o| request.is(o)).copied().unwrap_or("");
+    let _ = match operation {
+        "mix" => request.reply(&mix(&payload)),
+        "echo" => request.reply(&payload),
+        // Holds its worker up for so many µs.
+        "sleep" => {
+            std::thread::sleep(Duration::from_micros(number(&payload)));
+            request.reply(&mix(&payload))
+        }
+        // The same, but it counts.
+        "slow" => {
+            COUNT.fetch_add(1, Ordering::Relaxed);
+            tell("begun");
+            std::thread::sleep(Duration::from_micros(number(&payload)));
+            request.reply(&mix(&payload))
+        }
+        // Holds its worker up until it is let go.
+        "gate" => {
+            tell("begun");
+            while !OPEN.load(Ordering::Acquire) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            request.reply(&mix(&payload))
+        }
+        // Is kept until it is let go, while its worker goes on.
+        "keep" => return Some((far, request)),
+        // Is kept for so many µs.
+        "late" => return Some((Instant::now() + Duration::from_micros(number(&payload)), request)),
+        "stuck" => {
+            tell("begun");
+            loop {
+                std::thread::park();
+            }
+        }
+        // As many bytes as are asked for, written in place.
+        "fill" => {
+            let len = number(&payload) as usize;
+            request.reply_with(len, |place| place.write_at(0, &bytes(len as u64, len)))
+        }
+        "fail" => request.fail(number(&payload) as u32, &"é".repeat(2000)),
+        "panic" => panic!("as it was asked to"),
+        "drop" => {
+            drop(request);
+            return None;
+        }
+        "forget" => {
+            std::mem::forget(request);
+            tell("forgotten");
+            return None;
+        }
+        "count" => {
+            COUNT.fetch_add(1, Ordering::Relaxed);
+            request.reply(&[])
+        }
+        "who" => {
+            let who = request.caller();
+            request.reply(format!("{} {} {}", who.uid, who.gid, who.pid).as_bytes())
+        }
+        // Says when its caller has given it up.
+        "watch" => {
+            tell("begun");
+            while !request.is_cancelled() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            tell("cancelled");
+            request.reply(&[])
+        }
+        "die" => std::process::abort(),
+        _ => request.fail(1, "no such operation"),
+    };
+    None
+}
+
+fn client(options: ClientOptions) -> Option<Client> {
+    match bus().client(options) {
+        Ok(client) => Some(client),
+        Err(error) => {
+            tell(format!("error {error}"));
+            None
+        }
+    }
+}
+
+/// Calls so often, with so many calls in flight, and checks every byte of every reply.
+fn caller() {
+    let (calls, window, len) =
+        (argument("calls", 1u64), argument("window", 64usize), argument("len", 16usize));
+    let Some(client) = client(ClientOptions::default()) else { return };
+    let route = match client.route("work", "mix") {
+        Ok(route) => route,
+        Err(error) => return tell(format!("error {error}")),
+    };
+    tell("ready");
+    let began = Instant::now();
+    let mut open = std::collections::VecDeque::with_capacity(window);
+    let (mut right, mut wrong) = (0u64, 0u64);
+    let request = |n: u64| {
+        let mut request = bytes(n ^ 0x7472_696e_6500_0000, len);
+        let stamp = n.to_le_bytes();
+        let count = len.min(8);
+        request[..count].copy_from_slice(&stamp[..count]);
+        request
+    };
+    for n in 0..calls + window as u64 {
+        if n >= window as u64
+            && let Some((sent, pending)) = open.pop_front()
+        {
+            let pending: trine::Pending = pending;
+            match pending.wait() {
+                Ok(reply) if reply.bytes().to_vec() == mix(&request(sent)) => right += 1,
+                other => {
+                    wrong += 1;
+                    tell(format!("wrong {sent} {:?}", other.map(|r| r.bytes().to_vec())));
+                }
+            }
+        }
+        if n < calls {
+            match client.request(route).reply_capacity(len).submit(&request(n), Until::Forever) {
+                Ok(pending) => open.push_back((n, pending)),
+                Err(error) => {
+                    wrong += 1;
+                    tell(format!("wrong {n} {error}"));
+                }
+            }
+        }
+    }
+    tell(format!("done {right} {wrong} {}", began.elapsed().as_millis()));
+}
+
+/// Has calls in flight, and waits for them, until it is killed.
+fn holder() {
+    let (calls, operation) = (argument("calls", 1), argument("operation", "stuck".to_owned()));
+    let Some(client) = client(ClientOptions::default()) else { return };
+    let route = match client.route("work", &operation) {
+        Ok(route) => route,
+        Err(error) => return tell(format!("error {error}")),
+    };
+    let deadline = Instant::now() + Duration::from_secs(3600);
+    let open: Vec<_> = (0..calls)
+        .map(|_| {
+            client.request(route).deadline(deadline).submit(b"held", Until::Forever).expect("a free slot")
+        })
+        .collect();
+    tell("ready");
+    for pending in open {
+        tell(format!("ended {:?}", pending.wait().map(|r| r.bytes().len()).map_err(|e| e.status())));
+    }
+    std::thread::park();
+}
+
+/// Clients that come, call, and go.
+fn visitors() {
+    for n in 0..argument("calls", 1u64) {
+        let Some(client) = client(ClientOptions::default()) else { return };
+        let route = client.route("work", "mix").expect("a route");
+        let request = bytes(n, 200);
+        assert_eq!(client.call(route, &request).expect("a reply").bytes().to_vec(), mix(&request));
+    }
+    tell("done");
+}
