@@ -177,7 +177,7 @@ fn handle(request: Request<'_>) -> Option<(Instant, Kept<'_>)> {
         // As many bytes as are asked for, written in place.
         "fill" => {
             let len = number(&payload) as usize;
-            request.reply_with(len, |place| place.write_at(0, &bytes(len as u64, len)))
+            request.reply_with(len, |_, place| place.write_at(0, &bytes(len as u64, len)))
         }
         "fail" => request.fail(number(&payload) as u32, &"é".repeat(2000)),
         "panic" => panic!("as it was asked to"),
