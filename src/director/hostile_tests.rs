@@ -115,6 +115,7 @@ fn hear(channel: &Channel) -> Option<FromDirector> {
             Received::Message(message, _) | Received::Short(message, _) => return Some(message),
             Received::Closed => return None,
             Received::Fault(fault) => panic!("{fault}"),
+            Received::Short(_, error) => panic!("{error}"),
             Received::Nothing => {
                 channel.wait_readable(until_ns).unwrap();
                 assert!(now_ns() < until_ns, "the director says nothing");

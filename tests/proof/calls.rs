@@ -364,3 +364,44 @@ fn no_call_is_put_behind_one_that_is_known_to_be_long() {
     println!("40 calls beside a long one: {behind_ms} ms with the one behind it");
     assert_eq!(long.wait().unwrap().bytes().to_vec(), mix(b"long"));
 }
+
+#[test]
+fn a_bus_within_one_program_serves_many_threads() {
+    use trine::{Director, DirectorOptions, WorkerOptions};
+    let place = Place::new();
+    let director = Director::new(&place.bus, DirectorOptions::default()).unwrap().spawn().unwrap();
+    let workers: Vec<_> = (0..3).map(|_| place.bus.worker(WorkerOptions::default()).unwrap()).collect();
+    workers.iter().for_each(|w| w.provide("work", &["mix"]).unwrap());
+    let stoppers: Vec<_> = workers.iter().map(|w| w.stopper()).collect();
+    std::thread::scope(|scope| {
+        for worker in workers {
+            scope.spawn(move || {
+                worker.serve(|request| {
+                    let bytes = request.bytes().to_vec();
+                    request.reply(&mix(&bytes))
+                })
+            });
+        }
+        let clients: Vec<_> = (0..4u64)
+            .map(|thread| {
+                let client = place.client(ClientOptions::default());
+                scope.spawn(move || {
+                    let route = client.route("work", "mix").unwrap();
+                    for round in 0..200u64 {
+                        let request =
+                            |n: u64| bytes(thread << 32 | round << 8 | n, 1 + (n * 37 % 500) as usize);
+                        let send = |n| client.request(route).submit(&request(n), Until::Forever).unwrap();
+                        let open: Vec<_> = (0..32).map(send).collect();
+                        for (n, pending) in open.into_iter().enumerate().rev() {
+                            assert_eq!(pending.wait().unwrap().bytes().to_vec(), mix(&request(n as u64)));
+                        }
+                    }
+                })
+            })
+            .collect();
+        let ended: Vec<_> = clients.into_iter().map(|c| c.join()).collect();
+        stoppers.iter().for_each(|s| s.stop());
+        ended.into_iter().for_each(|e| e.unwrap());
+    });
+    director.stop().unwrap();
+}

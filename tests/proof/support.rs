@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use trine::{Bus, Client, ClientOptions, Inspection};
+use trine::{Bus, Client, ClientOptions, Director, DirectorHandle, DirectorOptions, Inspection};
 
 /// How long anything may take before its test fails.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -76,6 +76,14 @@ impl Place {
 
     fn path_text(&self) -> String {
         self.folder.path().to_str().expect("UTF-8").into()
+    }
+}
+
+impl Drop for Place {
+    /// What directors that were killed left in /dev/shm goes: the next one cleans up, and stops.
+    fn drop(&mut self) {
+        let next = Director::new(&self.bus, DirectorOptions::default()).and_then(Director::spawn);
+        let _ = next.and_then(DirectorHandle::stop);
     }
 }
 
