@@ -563,3 +563,7 @@ impl Message for FromDirector {
 #[cfg(test)]
 #[path = "message_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "protocol_tests.rs"]
+mod protocol;

@@ -31,6 +31,12 @@ struct Header {
     len: u32,
 }
 
+/// What a body has, for the test of PROTOCOL.md: name, offset and type of each field.
+#[cfg(test)]
+pub(super) trait Fields {
+    fn fields() -> Vec<(&'static str, usize, &'static str)>;
+}
+
 macro_rules! bodies {
     ($($(#[$doc:meta])* $name:ident, $bytes:literal { $($field:ident: $type:ty),* $(,)? })*) => {$(
         $(#[$doc])*
@@ -38,6 +44,12 @@ macro_rules! bodies {
         #[derive(Clone, Copy, Pod, Zeroable)]
         pub(super) struct $name { $(pub $field: $type),* }
         const _: () = assert!(size_of::<$name>() == $bytes);
+        #[cfg(test)]
+        impl Fields for $name {
+            fn fields() -> Vec<(&'static str, usize, &'static str)> {
+                vec![$((stringify!($field), std::mem::offset_of!($name, $field), stringify!($type))),*]
+            }
+        }
     )*};
 }
 
