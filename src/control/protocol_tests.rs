@@ -466,7 +466,7 @@ fn statuses() {
         let (mut core, _, name) = client(7);
         match status {
             Status::DeadlineExceeded => {}
-            Status::MayHaveRun => core.abandon(&mut NoBell),
+            Status::MayHaveRun => core.abandon(Status::MayHaveRun, &mut NoBell),
             _ => continue,
         }
         let outcome = core.look(name, 7, &mut NoBell).expect("it has ended");

@@ -112,7 +112,7 @@ fn hear(channel: &Channel) -> Option<FromDirector> {
     let until_ns = now_ns() + PATIENCE.as_nanos() as u64;
     loop {
         match channel.receive_message::<FromDirector>().unwrap() {
-            Received::Message(message, _) | Received::Short(message, _) => return Some(message),
+            Received::Message(message, _) => return Some(message),
             Received::Closed => return None,
             Received::Fault(fault) => panic!("{fault}"),
             Received::Short(_, error) => panic!("{error}"),

@@ -236,7 +236,7 @@ fn two_hundred_clients_that_come_and_go_leave_nothing() {
 }
 
 #[test]
-fn a_director_that_is_killed_ends_open_calls_and_everybody_attaches_to_the_next() {
+fn a_directors_death_loses_no_call_and_everybody_comes_back_to_the_next() {
     let place = Place::new();
     let mut director = place.director();
     let mut worker = place.worker();
@@ -244,6 +244,7 @@ fn a_director_that_is_killed_ends_open_calls_and_everybody_attaches_to_the_next(
     let mix_route = client.route("work", "mix").unwrap();
     let open: Vec<_> =
         (0..10).map(|_| client.request(keep).deadline(far()).submit(b"x", Until::Now).unwrap()).collect();
+    let id = place.inspect().workers[0].id;
     eventually("the worker has them", || place.inspect().workers[0].in_flight == 10);
     let (said, waiting) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
@@ -252,36 +253,61 @@ fn a_director_that_is_killed_ends_open_calls_and_everybody_attaches_to_the_next(
             let (blocked, stuck) = client_of(&place, "keep");
             let pending = blocked.request(stuck).deadline(far()).submit(b"x", Until::Now).unwrap();
             said.send(()).unwrap();
-            assert_eq!(ended(pending.wait()), (Status::MayHaveRun, true));
+            assert_eq!(pending.wait().unwrap().bytes().to_vec(), mix(b"x"));
         });
         waiting.recv_timeout(PATIENCE).unwrap();
+        eventually("the worker has that too", || place.inspect().workers[0].in_flight == 11);
         director.kill();
+        let director = place.director();
+        eventually("the same worker is back, with what it had", || {
+            let workers = place.inspect().workers;
+            workers.iter().any(|w| w.id == id && w.in_flight == 11)
+        });
+        // The routes still lead there, and new calls go past those that are kept.
+        assert_eq!(client.call(mix_route, b"after").unwrap().bytes().to_vec(), mix(b"after"));
+        assert_eq!(place.inspect().workers[0].identity.pid, worker.pid());
+        worker.say("open");
+        // An outcome is given out once, and asking again neither hangs nor takes another call's.
+        let mut open = open;
+        let mut first = open.remove(0);
+        let reply = first.wait_until(Until::Forever).expect("an end").unwrap();
+        assert_eq!(reply.bytes().to_vec(), mix(b"x"));
+        assert!(first.poll().is_none(), "it was given out");
+        for pending in open {
+            assert_eq!(pending.wait().unwrap().bytes().to_vec(), mix(b"x"));
+        }
+        director.stop();
     });
-    let mut open = open;
-    // Twice: an outcome is given out once, and asking again neither hangs nor takes another call's.
-    let mut first = open.remove(0);
-    assert_eq!(ended(first.wait_until(Until::Forever).expect("an end")), (Status::MayHaveRun, true));
-    let director = place.director();
-    // The route still leads there, once the worker is back.
-    eventually("the worker attached again", || place.inspect().workers.len() == 1);
-    let reply = client.call(mix_route, b"after").unwrap();
-    assert_eq!(reply.bytes().to_vec(), mix(b"after"));
-    let again = client.request(keep).deadline(far()).submit(b"new", Until::Now).unwrap();
-    assert!(first.poll().is_none(), "it was given out");
-    for pending in open {
-        assert_eq!(ended(pending.wait()), (Status::MayHaveRun, true));
-    }
-    worker.say("open");
-    assert_eq!(again.wait().unwrap().bytes().to_vec(), mix(b"new"));
-    assert_eq!(place.inspect().workers[0].identity.pid, worker.pid());
-    director.stop();
     worker.kill();
     let after: Vec<_> = std::fs::read_dir(place.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(after.is_empty(), "a clean stop leaves {after:?}");
 }
 
 #[test]
-fn a_killed_directors_segments_are_swept_by_the_next_and_a_clean_stop_leaves_none() {
+fn a_director_and_a_worker_dead_together_end_what_the_ledger_names_and_nothing_else() {
+    let place = Place::new();
+    let mut director = place.director();
+    let mut worker = place.worker();
+    let (client, keep) = client_of(&place, "keep");
+    let begun = client.request(keep).deadline(far()).submit(b"x", Until::Now).unwrap();
+    eventually("the worker has it", || place.inspect().workers[0].in_flight == 1);
+    director.kill();
+    worker.kill();
+    // Sent while there is nobody at all: it is in no ledger, and waits for whoever comes.
+    let fresh = client.request(keep).deadline(far()).submit(b"y", Until::Now).unwrap();
+    let _director = place.director();
+    assert_eq!(ended(begun.wait()), (Status::WorkerDied, true));
+    let mut other = place.worker();
+    other.say("open");
+    match fresh.wait() {
+        Ok(reply) => assert_eq!(reply.bytes().to_vec(), mix(b"y")),
+        // The other worker came after it was told that there is none.
+        Err(error) => assert_eq!((error.status(), error.may_have_run()), (Status::NoWorker, false)),
+    }
+}
+
+#[test]
+fn a_killed_directors_segments_go_when_nobody_can_ask_for_them_and_a_clean_stop_leaves_none() {
     let place = Place::new();
     let mut director = place.director();
     let mut workers = [place.worker(), place.worker()];
@@ -296,7 +322,7 @@ fn a_killed_directors_segments_are_swept_by_the_next_and_a_clean_stop_leaves_non
     workers.iter_mut().for_each(Role::kill);
     assert!(names.iter().all(there), "they outlive their director");
     let director = place.director();
-    assert!(!names.iter().any(there), "swept");
+    eventually("the window has ended", || !names.iter().any(there));
     let worker = place.worker();
     let name = segment(&worker);
     assert!(there(&name));
@@ -332,7 +358,7 @@ fn without_a_director_calls_end_in_the_time_that_was_set() {
 fn waiting_for_a_slot_outlasts_the_director() {
     let place = Place::new();
     let mut director = place.director();
-    let _worker = place.worker();
+    let mut worker = place.worker();
     let client = place.client(ClientOptions::default().slots(4));
     let (keep, mix_route) = (client.route("work", "keep").unwrap(), client.route("work", "mix").unwrap());
     let open: Vec<_> = (0..4)
@@ -344,13 +370,15 @@ fn waiting_for_a_slot_outlasts_the_director() {
             let reply = client.request(mix_route).submit(b"late", Until::Forever).unwrap().wait();
             assert_eq!(reply.unwrap().bytes().to_vec(), mix(b"late"));
             for ticket in open {
-                let outcome = client.pending(ticket).expect("its outcome is kept").wait();
-                assert_eq!(ended(outcome), (Status::MayHaveRun, true));
+                let reply = client.pending(ticket).expect("its outcome is kept").wait();
+                assert_eq!(reply.unwrap().bytes().to_vec(), mix(b"x"));
             }
         });
         eventually("its calls", || place.inspect().workers[0].in_flight == 4);
         director.kill();
         let _director = place.director();
+        eventually("the worker is back", || place.inspect().workers.iter().any(|w| w.in_flight == 4));
+        worker.say("open");
         waiting.join().unwrap();
     });
 }
