@@ -130,7 +130,7 @@ impl Data {
         waiter.add_doorbell(link.to_data.bell(), token::QUEUE)?;
         let waiter = Rc::new(RefCell::new(waiter));
         let shell = Shell {
-            link: link.clone(),
+            link,
             waiter: waiter.clone(),
             sessions: HashMap::new(),
             workers: HashMap::new(),
@@ -141,7 +141,6 @@ impl Data {
         let (graces, stop_at_ns) = (Vec::new(), u64::MAX);
         let mut data = Data { core, shell, graces, stop_at_ns, looked_ns: 0, faults: 0 };
         block_on(&mut data, &mut Glancing { waiter, glanced_ns: 0 });
-        link.to_control.push(ToControl::Finished);
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use super::control::Control;
 use super::core::Settings;
 use super::data::Data;
-use super::link::{Link, ToData};
+use super::link::{Link, ToControl, ToData};
 use crate::bus::Bus;
 use crate::control::folder::RuntimeFolder;
 use crate::error::Error;
@@ -91,7 +91,9 @@ impl Director {
     pub fn run(self) -> Result<(), Error> {
         let Director { link, control, settings, waiting } = self;
         let control = spawn("trine-control", move || control.run())?;
-        let served = Data::run(link, settings, waiting);
+        let served = Data::run(link.clone(), settings, waiting);
+        // Also where the data thread could not begin: the control thread would wait for ever.
+        link.to_control.push(ToControl::Finished);
         join(control).and(served)
     }
 
