@@ -3,6 +3,7 @@
 use std::io;
 use std::process::ExitCode;
 
+use nix::libc;
 use trine::{CallError, Error, Status};
 
 /// Something else went wrong.
@@ -52,6 +53,9 @@ pub fn text(error: &anyhow::Error) -> String {
         text.push_str(&cause.to_string());
         if cause.is::<Error>() {
             break;
+        }
+        if cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) == Some(libc::EMFILE) {
+            text.push_str("; raise the limit with `ulimit -n`");
         }
     }
     text

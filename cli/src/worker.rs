@@ -10,7 +10,8 @@ use clap::{Args, ValueEnum};
 use trine::{Bus, Request, Served, Stopper, Worker};
 
 use crate::options::{BusOptions, RunOptions};
-use crate::{bench::words, sha256, signals};
+use crate::signals::Caught;
+use crate::{bench::words, sha256};
 
 /// Serve built-in services until SIGTERM or SIGINT.
 ///
@@ -75,7 +76,7 @@ pub fn run(bus: &BusOptions, options: &WorkerOptions) -> anyhow::Result<()> {
     let bus = bus.bus()?;
     let stopping = Arc::new(Stopping::default());
     let at_signal = stopping.clone();
-    signals::on_stop(move |_| at_signal.stop())?;
+    Caught::new()?.then(move || at_signal.stop())?;
     let mut serving = Vec::new();
     for &service in &options.services {
         for _ in 0..options.threads {

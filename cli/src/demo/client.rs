@@ -23,6 +23,8 @@ use crate::sha256::{Digest, OPERATIONS, SERVICE, hex};
 
 /// Files that are hashed at a time.
 const FILES_AT_A_TIME: usize = 8;
+/// Fewer calls have no percentiles.
+const CALLS_THAT_COUNT: u64 = 100;
 /// Work that takes longer gets a progress bar.
 const LONG: Duration = Duration::from_millis(500);
 
@@ -165,7 +167,7 @@ impl<'f> Hashing<'f> {
             ByteSize((self.bytes as f64 / seconds) as u64).display().iec(),
             grouped((self.pieces as f64 / seconds) as u64),
         );
-        if self.hops.count() > 0 {
+        if self.hops.count() >= CALLS_THAT_COUNT {
             eprint!("{}", self.hops.table("hops of these calls"));
         }
     }
