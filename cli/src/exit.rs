@@ -1,6 +1,6 @@
 //! How the command ends: one line that says what went wrong and what to do, and a code that a script can use.
 
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use nix::libc;
@@ -38,9 +38,14 @@ impl std::error::Error for Usage {}
 pub fn report(error: &anyhow::Error) -> ExitCode {
     let code = code(error);
     if code != BROKEN_PIPE {
-        eprintln!("trine: {}", text(error));
+        say(&format!("trine: {}", text(error)));
     }
     ExitCode::from(code)
+}
+
+/// Writes a line to stderr, if somebody reads there.
+pub fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// The whole story in one line. The library's errors tell their own causes.

@@ -23,8 +23,8 @@ impl Caught {
                     // Fails only for signals that can't be handled.
                     let _ = emulate_default_handler(signal);
                 }
-                tracing::info!(signal, "asked to stop");
                 stop();
+                tracing::info!(signal, "asked to stop");
             }
         };
         std::thread::Builder::new().name("signals".into()).spawn(listen).context("starting a thread")?;

@@ -142,6 +142,7 @@ fn echo(request: Request<'_>) -> Served {
 /// Waits for as long as the request says, or until this process is to stop.
 fn sleep(request: Request<'_>, stopping: &Stopping) -> Served {
     let text = String::from_utf8_lossy(&request.bytes().to_vec()).into_owned();
+    tracing::info!(text, "asked to sleep");
     match humantime::parse_duration(text.trim()) {
         Ok(time) if stopping.wait(time) => request.fail(2, "the worker was asked to stop"),
         Ok(time) => request.reply(format!("slept {}", humantime::format_duration(time)).as_bytes()),
