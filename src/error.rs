@@ -319,7 +319,7 @@ pub enum Error {
         bounds: String,
     },
     /// The director went away, and none came back in time.
-    #[error("no director for {} s: DIRECTOR_GONE; start one with `trine director`", .0.as_secs())]
+    #[error("{}: DIRECTOR_GONE; start one with `trine director`", silence(.0))]
     DirectorGone(std::time::Duration),
     /// Another process's handle.
     #[error("this handle belongs to the process that this one was forked from: connect after fork (FORKED)")]
@@ -338,6 +338,14 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+/// How long there was nobody, in words.
+fn silence(time: &std::time::Duration) -> String {
+    match time.as_secs() {
+        0 => "the director went away".into(),
+        seconds => format!("no answer from a director for {seconds} s"),
+    }
 }
 
 /// What a person can do about an error of the system's.

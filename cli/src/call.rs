@@ -164,7 +164,9 @@ impl<'c> Call<'c> {
     }
 
     fn reply_capacity(&self) -> usize {
-        let default = (1 << 20).max(self.payload_len).min(self.options.arena.as_u64());
+        let arena = self.options.arena.as_u64();
+        // An arena can't always be had to the last byte: it is cut by size classes.
+        let default = (1 << 20).max(self.payload_len).min(arena - arena / 8);
         self.options.reply_capacity.map_or(default, |bytes| bytes.as_u64()) as usize
     }
 

@@ -7,7 +7,7 @@ use clap::Args;
 use trine::Director;
 
 use crate::options::{BusOptions, RunOptions};
-use crate::signals;
+use crate::signals::Caught;
 
 /// Serve a bus until SIGTERM or SIGINT.
 ///
@@ -42,9 +42,10 @@ pub fn run(bus: &BusOptions, options: &DirectorOptions) -> anyhow::Result<()> {
     if let Some(calls) = options.share_max {
         chosen = chosen.share_max(calls);
     }
+    let caught = Caught::new()?;
     let director = Director::new(&bus, chosen)?;
     let stopper = director.stopper();
-    signals::on_stop(move |_| stopper.stop())?;
+    caught.then(move || stopper.stop())?;
     // Whoever doesn't read the line wants a director all the same.
     let _ = writeln!(std::io::stdout(), "serving bus {bus} at {}", bus.socket().display());
     director.run().context("the director stopped")

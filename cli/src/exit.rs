@@ -1,8 +1,9 @@
 //! How the command ends: one line that says what went wrong and what to do, and a code that a script can use.
 
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
+use nix::libc;
 use trine::{CallError, Error, Status};
 
 /// Something else went wrong.
@@ -37,9 +38,14 @@ impl std::error::Error for Usage {}
 pub fn report(error: &anyhow::Error) -> ExitCode {
     let code = code(error);
     if code != BROKEN_PIPE {
-        eprintln!("trine: {}", text(error));
+        say(&format!("trine: {}", text(error)));
     }
     ExitCode::from(code)
+}
+
+/// Writes a line to stderr, if somebody reads there.
+pub fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// The whole story in one line. The library's errors tell their own causes.
@@ -52,6 +58,9 @@ pub fn text(error: &anyhow::Error) -> String {
         text.push_str(&cause.to_string());
         if cause.is::<Error>() {
             break;
+        }
+        if cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) == Some(libc::EMFILE) {
+            text.push_str("; raise the limit with `ulimit -n`");
         }
     }
     text

@@ -14,5 +14,7 @@ pub fn start(verbose: u8) {
     };
     let filter = EnvFilter::try_from_env("TRINE_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let colours = io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(io::stderr);
+    // Whoever has stopped reading the log is not told that it can't be written: that would be a panic.
+    log.log_internal_errors(false).init();
 }

@@ -24,7 +24,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 use trine::Bus;
 
-use crate::signals;
+use crate::signals::Caught;
 
 /// A bus that nobody else knows of.
 pub struct PrivateBus(TempDir);
@@ -111,7 +111,7 @@ impl Foreground {
     pub fn new() -> anyhow::Result<Foreground> {
         let state = Arc::new(Mutex::new(State::default()));
         let at_signal = state.clone();
-        signals::on_stop(move |_| {
+        Caught::new()?.then(move || {
             let mut state = lock(&at_signal);
             state.stop = true;
             if let Some(pid) = state.running {

@@ -10,7 +10,8 @@ use clap::{Args, ValueEnum};
 use trine::{Bus, Request, Served, Stopper, Worker};
 
 use crate::options::{BusOptions, RunOptions};
-use crate::{bench::words, sha256, signals};
+use crate::signals::Caught;
+use crate::{bench::words, sha256};
 
 /// Serve built-in services until SIGTERM or SIGINT.
 ///
@@ -75,7 +76,7 @@ pub fn run(bus: &BusOptions, options: &WorkerOptions) -> anyhow::Result<()> {
     let bus = bus.bus()?;
     let stopping = Arc::new(Stopping::default());
     let at_signal = stopping.clone();
-    signals::on_stop(move |_| at_signal.stop())?;
+    Caught::new()?.then(move || at_signal.stop())?;
     let mut serving = Vec::new();
     for &service in &options.services {
         for _ in 0..options.threads {
@@ -141,6 +142,7 @@ fn echo(request: Request<'_>) -> Served {
 /// Waits for as long as the request says, or until this process is to stop.
 fn sleep(request: Request<'_>, stopping: &Stopping) -> Served {
     let text = String::from_utf8_lossy(&request.bytes().to_vec()).into_owned();
+    tracing::info!(text, "asked to sleep");
     match humantime::parse_duration(text.trim()) {
         Ok(time) if stopping.wait(time) => request.fail(2, "the worker was asked to stop"),
         Ok(time) => request.reply(format!("slept {}", humantime::format_duration(time)).as_bytes()),

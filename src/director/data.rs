@@ -143,7 +143,7 @@ impl Data {
         waiter.add_doorbell(link.to_data.bell(), token::QUEUE)?;
         let waiter = Rc::new(RefCell::new(waiter));
         let shell = Shell {
-            link: link.clone(),
+            link,
             waiter: waiter.clone(),
             sessions: HashMap::new(),
             workers: HashMap::new(),
@@ -155,7 +155,6 @@ impl Data {
         let mut data = Data { core, shell, graces, awaited, stop_at_ns, looked_ns: 0, faults: 0 };
         data.inherit(inherited)?;
         block_on(&mut data, &mut Glancing { waiter, glanced_ns: 0 });
-        link.to_control.push(ToControl::Finished);
         Ok(())
     }
 

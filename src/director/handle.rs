@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::control::Control;
 use super::core::Settings;
 use super::data::Data;
-use super::link::{Inherited, Link, ToData};
+use super::link::{Inherited, Link, ToControl, ToData};
 use crate::bus::Bus;
 use crate::control::folder::RuntimeFolder;
 use crate::error::Error;
@@ -105,7 +105,9 @@ impl Director {
     pub fn run(self) -> Result<(), Error> {
         let Director { link, control, inherited, settings, waiting } = self;
         let control = spawn("trine-control", move || control.run())?;
-        let served = Data::run(link, settings, waiting, inherited);
+        let served = Data::run(link.clone(), settings, waiting, inherited);
+        // Also where the data thread could not begin: the control thread would wait for ever.
+        link.to_control.push(ToControl::Finished);
         join(control).and(served)
     }
 

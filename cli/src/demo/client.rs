@@ -16,13 +16,15 @@ use trine::{Client, Route, Until};
 use super::hops::HopTimes;
 use super::lines::line;
 use super::pieces::{Answered, Pieces, monotonic_ns};
-use crate::exit::{OTHER, text};
+use crate::exit::{OTHER, say, text};
 use crate::latencies::grouped;
 use crate::options::{BusOptions, RunOptions};
 use crate::sha256::{Digest, OPERATIONS, SERVICE, hex};
 
 /// Files that are hashed at a time.
 const FILES_AT_A_TIME: usize = 8;
+/// Fewer calls have no percentiles.
+const CALLS_THAT_COUNT: u64 = 100;
 /// Work that takes longer gets a progress bar.
 const LONG: Duration = Duration::from_millis(500);
 
@@ -157,16 +159,16 @@ impl<'f> Hashing<'f> {
     /// Tells on stderr how it went.
     fn tell(&self) {
         let seconds = self.took.as_secs_f64().max(1e-9);
-        eprintln!(
+        say(&format!(
             "\n{} in {} of files, {:.2} s: {}/s, {} calls/s",
             ByteSize(self.bytes).display().iec(),
             plural(self.pieces, "piece"),
             seconds,
             ByteSize((self.bytes as f64 / seconds) as u64).display().iec(),
             grouped((self.pieces as f64 / seconds) as u64),
-        );
-        if self.hops.count() > 0 {
-            eprint!("{}", self.hops.table("hops of these calls"));
+        ));
+        if self.hops.count() >= CALLS_THAT_COUNT {
+            say(&self.hops.table("hops of these calls"));
         }
     }
 }
@@ -194,7 +196,7 @@ impl<'f> Ends<'f> {
             self.told += 1;
             match end {
                 Ok(digest) => io::stdout().write_all(&line(&digest, path))?,
-                Err(error) => eprintln!("trine demo: {}: {}", shown(path), text(&error)),
+                Err(error) => say(&format!("trine demo: {}: {}", shown(path), text(&error))),
             }
         }
         Ok(())
@@ -254,7 +256,7 @@ fn small_calls(client: &Client, route: Route, calls: u64) -> anyhow::Result<()> 
         }
     }
     let rate = (calls as f64 / start.elapsed().as_secs_f64()) as u64;
-    eprintln!("\n{} of 8 bytes, one at a time: {} calls/s", plural(calls, "small call"), grouped(rate));
-    eprint!("{}", hops.table("hops of these calls"));
+    say(&format!("\n{} of 8 bytes, one at a time: {} calls/s", plural(calls, "small call"), grouped(rate)));
+    say(&hops.table("hops of these calls"));
     Ok(())
 }

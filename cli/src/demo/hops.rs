@@ -32,12 +32,12 @@ impl HopTimes {
 
     /// A table.
     pub fn table(&self, title: &str) -> String {
-        let mut text = format!("{title:<24} {:>9} {:>9} {:>9}\n", "p50", "p99", "p99.9");
+        let mut text = format!("{title:<24} {:>9} {:>9} {:>9}", "p50", "p99", "p99.9");
         for (name, latencies) in NAMES.iter().zip(&self.0) {
             let s = latencies.summary();
             let [p50, p99, p99_9] = [s.p50, s.p99, s.p99_9].map(human);
             // Writing to a string does not fail.
-            let _ = writeln!(text, "  {name:<22} {p50:>9} {p99:>9} {p99_9:>9}");
+            let _ = write!(text, "\n  {name:<22} {p50:>9} {p99:>9} {p99_9:>9}");
         }
         text
     }

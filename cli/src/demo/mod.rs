@@ -62,8 +62,8 @@ pub fn run(options: &DemoOptions) -> anyhow::Result<ExitCode> {
     }
     let foreground = Foreground::new()?;
     let scene = Scene::start(options.workers)?;
-    let mut client = this_program(["demo-client", "--path"]);
-    client.arg(scene.bus.path()).args(["--piece", &options.piece.as_u64().to_string()]);
+    let mut client = this_program(["demo-client"]);
+    client.arg("--path").arg(scene.bus.path()).args(["--piece", &options.piece.as_u64().to_string()]);
     client.args(["--calls", &options.calls.to_string(), "--"]).args(&options.files);
     let status = foreground.run(client)?;
     let code = status.code().and_then(|code| u8::try_from(code).ok());

@@ -1,0 +1,8 @@
+//! The `trine` command as a person or a script meets it: real processes, each test on a bus of its own.
+
+mod bad_input;
+mod bench;
+mod demo;
+mod round_trip;
+mod scene;
+mod stopping;
