@@ -55,9 +55,12 @@ fn numbers() {
             ("ONE_WAY", flag::ONE_WAY.into()),
             ("TRACED", flag::TRACED.into()),
             ("REPLY_AT", flag::REPLY_AT.into()),
+            ("AGAIN", flag::AGAIN.into()),
+            ("QUARANTINED", flag::QUARANTINED.into()),
         ],
     );
-    assert_eq!(flag::ALL, 15, "a flag that is not on the page");
+    let page = table("Flags of a request").iter().map(|row| row.number(1)).sum::<u64>();
+    assert_eq!(u64::from(flag::ALL), page, "a flag that is not on the page");
     assert_eq!(reply_flag::TRACED, 1, "the page's table of a reply says so");
 }
 
@@ -117,6 +120,7 @@ fn messages() {
             (kind::SESSION_UNMAPPED, "SessionUnmapped", body::<wire::SessionIndex>()),
             (kind::LEAVE, "Leave", body::<wire::Leave>()),
             (kind::INSPECT, "Inspect", none()),
+            (kind::REPUBLISHED, "Republished", none()),
         ],
     );
     compare_messages::<FromDirector>(
@@ -466,7 +470,7 @@ fn statuses() {
         let (mut core, _, name) = client(7);
         match status {
             Status::DeadlineExceeded => {}
-            Status::MayHaveRun => core.abandon(Status::MayHaveRun, &mut NoBell),
+            Status::MayHaveRun | Status::DirectorGone => core.abandon(status, &mut NoBell),
             _ => continue,
         }
         let outcome = core.look(name, 7, &mut NoBell).expect("it has ended");
@@ -510,6 +514,7 @@ fn limits_are_all_there() {
         SERVICES_MAX,
         DEADLINE_DEFAULT_NS,
         DIRECTOR_GONE_NS,
+        WINDOW_NS,
         TRIES_MAX,
     ];
     let names: Vec<&str> = code.iter().map(|c| c.0).collect();

@@ -12,6 +12,7 @@ use super::attached::Attached;
 use super::core::{Begun, Taken};
 use super::request::{Request, Served};
 use crate::bus::Bus;
+use crate::control::message::twin;
 use crate::control::name::Name;
 use crate::core::{Party, Turn, block_on};
 use crate::error::{Error, Status};
@@ -248,7 +249,7 @@ impl Drop for Worker {
         let inner = self.inner.get_mut();
         let keys: Vec<usize> = inner.begun.iter().map(|(key, _)| key).collect();
         for key in keys {
-            inner.answer(key, Status::WorkerError, 0, b"the worker went away without an answer");
+            inner.fail(key, 0, "the worker went away without an answer");
         }
         inner.attached.1.leave();
     }
@@ -261,6 +262,10 @@ impl Inner {
         if count == 0 || count > most {
             let bounds = format!("1 to {most}");
             return Err(Error::Option { what: "the number of operations", value: count as u64, bounds });
+        }
+        if let Some(twin) = twin(&operations) {
+            let (name, why) = (twin.as_str().to_owned(), "it is there twice");
+            return Err(Error::Name { what: "operation", name, why });
         }
         let first = self.next_operation;
         self.attached.1.provide(&name, first, &operations)?;
@@ -349,6 +354,14 @@ impl Inner {
         Some((attached, begun))
     }
 
+    /// Answers WORKER_ERROR. The message is cut to what there is room for, so that it is this error in any case.
+    pub fn fail(&mut self, key: usize, code: u32, message: &str) {
+        let Some((_, begun)) = self.of(key) else { return };
+        let most = limits::MESSAGE_MAX.min(begun.request.capacity as usize).min(message.len());
+        let end = (0..=most).rev().find(|&end| message.is_char_boundary(end)).unwrap_or(0);
+        self.answer(key, Status::WorkerError, code, &message.as_bytes()[..end]);
+    }
+
     /// Answers a request.
     #[inline]
     pub fn answer(&mut self, key: usize, status: Status, code: u32, bytes: &[u8]) {
@@ -382,12 +395,16 @@ impl Party for Look<'_> {
 
     #[inline]
     fn turn(&mut self, now_ns: u64) -> Turn<Found> {
+        // Before the ring, which others may keep full for ever: a session that waits for its mapping has its turn.
+        if self.attached.has_control() {
+            self.attached.read_control();
+        }
         match self.attached.take(now_ns) {
             Taken::Begun(begun) => return Turn::Done(Found::Begun(begun)),
             Taken::Skipped => return Turn::Busy,
             Taken::Nothing => {}
         }
-        if self.check || self.attached.has_control() || now_ns.saturating_sub(self.checked_ns) > CHECK_NS {
+        if self.check || now_ns.saturating_sub(self.checked_ns) > CHECK_NS {
             (self.check, self.checked_ns) = (false, now_ns);
             self.attached.read_control();
         }
