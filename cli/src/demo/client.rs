@@ -216,9 +216,7 @@ impl Bar {
     fn show(&mut self, start: Instant, bytes: u64, files: &[PathBuf]) {
         if self.0.is_none() && start.elapsed() > LONG && io::stderr().is_terminal() {
             let total = files.iter().filter_map(|path| path.metadata().ok()).map(|about| about.len()).sum();
-            let style = ProgressStyle::with_template(
-                "{bar:40} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left",
-            );
+            let style = ProgressStyle::with_template("{wide_bar} {bytes} of {total_bytes}, {eta} left");
             // The template is right: it is a constant.
             self.0 = Some(ProgressBar::new(total).with_style(style.expect("the template is right")));
         }
