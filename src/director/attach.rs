@@ -16,8 +16,8 @@ use crate::layout::{SessionShape, WorkShape};
 use crate::limits;
 
 impl<M: Memory> DirectorCore<M> {
-    /// A session attaches. Its id was never another's. Its memory was checked. `published` is the position of its next request. It is polled
-    /// at once, since it may have published already.
+    /// A session attaches. Its id was never another's. Its memory was checked. `published` is the position of its next
+    /// request. It is polled at once, since it may have published already.
     pub fn attach_session(
         &mut self,
         id: u64,
@@ -65,7 +65,8 @@ impl<M: Memory> DirectorCore<M> {
         };
         session.set_route(number, operation);
         for provider in &self.table.operation(operation).providers {
-            if session.mapping(provider.worker) == Mapping::None
+            // One that refused may have had no descriptor left: it is asked again.
+            if matches!(session.mapping(provider.worker), Mapping::None | Mapping::Refused)
                 && let Some(worker) = self.workers.get_mut(provider.worker)
             {
                 ask_to_map(session, key, worker, provider.worker, fx);
@@ -89,7 +90,7 @@ impl<M: Memory> DirectorCore<M> {
         }
         self.forget_backlog_without_turns();
         let session = &mut self.sessions[key];
-        for (worker_key, worker) in &mut self.workers {
+        for (worker_key, _) in &self.workers {
             if let Mapping::Open(index) = session.mapping(worker_key) {
                 session.set_mapping(worker_key, Mapping::Closing(index));
                 fx.unmap_session(worker_key, index);
@@ -107,7 +108,7 @@ impl<M: Memory> DirectorCore<M> {
         }
     }
 
-    /// A worker attaches with fresh memory on both sides. Its id was never another's.
+    /// A worker attaches with fresh memory on both sides. Its id is nobody else's.
     pub fn attach_worker(
         &mut self,
         id: u64,

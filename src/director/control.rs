@@ -33,10 +33,15 @@ use crate::waiting::now_ns;
 
 /// Messages read from one peer before the next has its turn.
 const BUDGET: usize = 16;
-/// Messages that may wait for a worker that is slow to read: one for each session, and some.
+/// Messages that may wait for a worker that is slow to read: one for each session, and some. An inspection, which may
+/// be longer, is one answer; while it is not read nothing else is asked.
 const UNSENT_MAX: usize = limits::SESSIONS_MAX + 64;
 /// Peers whose clocks differ more are in another time namespace, where deadlines mean something else.
 const CLOCKS_DIFFER_NS: u64 = 10_000_000_000;
+/// Connections of one user that have not said Hello: beyond, the oldest is closed.
+const SILENT_MAX: usize = 256;
+/// How long a connection may take to say Hello.
+const SILENT_NS: u64 = 5_000_000_000;
 /// How often a listener that had no descriptor left tries again.
 const RETRY_MS: u16 = 200;
 
@@ -49,8 +54,15 @@ enum Stage {
     Connected,
     Greeted(Role),
     Session(SessionDescriptors),
-    /// Its work segment, and how many messages it was sent.
-    Worker(Named, u64),
+    Worker(WorkerSegment),
+}
+
+/// A worker's work segment.
+struct WorkerSegment {
+    id: u64,
+    named: Named,
+    /// Messages that the worker was sent.
+    sent: u64,
 }
 
 /// What a session's workers are given.
@@ -72,6 +84,13 @@ struct Peer {
     unsent: VecDeque<(FromDirector, Vec<OwnedFd>)>,
     /// Its socket had no room: it is watched for some, and for nothing else.
     blocked: bool,
+}
+
+/// A connection that has not said Hello.
+struct Silent {
+    connection: Connection,
+    uid: u32,
+    until_ns: u64,
 }
 
 /// What goes wrong between a director and one peer: it ends that connection.
@@ -109,9 +128,11 @@ pub struct Control {
     exhausted: bool,
     epoll: Epoll,
     peers: HashMap<Connection, Peer>,
+    /// Connections that have not said Hello, the oldest first.
+    silent: VecDeque<Silent>,
     next_connection: Connection,
     next_session: u64,
-    next_worker: u64,
+    last_worker: u32,
     boot: [u64; 2],
     pid_namespace: u64,
     uid: u32,
@@ -147,10 +168,12 @@ impl Control {
             listener: Some(listener),
             exhausted: false,
             peers: HashMap::new(),
+            silent: VecDeque::new(),
             next_connection: FIRST_CONNECTION,
             // Above all that an earlier director gave.
             next_session: (folder.epoch() << 32) + 1,
-            next_worker: (folder.epoch() << 16) + 1,
+            // Somewhere else than an earlier director began, so that ids of workers that went are not soon given again.
+            last_worker: (folder.epoch() << 16) as u32,
             boot: boot_id()?,
             pid_namespace: pid_namespace_inode()?,
             uid: nix::unistd::geteuid().as_raw(),
@@ -165,7 +188,7 @@ impl Control {
     pub fn run(mut self) -> Result<(), Error> {
         let mut events = [EpollEvent::empty(); 64];
         loop {
-            let timeout = if self.exhausted { EpollTimeout::from(RETRY_MS) } else { EpollTimeout::NONE };
+            let timeout = self.timeout();
             // An interrupted wait found nothing, and is done again.
             let ready = self.epoll.wait(&mut events, timeout).unwrap_or(0);
             if self.exhausted {
@@ -178,12 +201,49 @@ impl Control {
                     connection => self.serve(connection, event.events()),
                 }
             }
+            self.close_silent();
             while let Some(message) = self.link.to_control.pop() {
                 if matches!(message, ToControl::Finished) {
                     return self.finish();
                 }
                 self.obey(message);
             }
+        }
+    }
+
+    /// When it is to look though nothing has come.
+    fn timeout(&self) -> EpollTimeout {
+        let silent_ms = self.silent.front().map(|s| s.until_ns.saturating_sub(now_ns()).div_ceil(1_000_000));
+        let silent_ms = silent_ms.map(|ms| ms.min(SILENT_NS / 1_000_000) as u16);
+        let retry_ms = self.exhausted.then_some(RETRY_MS);
+        silent_ms.into_iter().chain(retry_ms).min().map_or(EpollTimeout::NONE, EpollTimeout::from)
+    }
+
+    /// Closes connections that have been silent for too long.
+    fn close_silent(&mut self) {
+        while let Some(oldest) = self.silent.front().filter(|s| now_ns() >= s.until_ns) {
+            let connection = oldest.connection;
+            self.close_if_silent(connection);
+        }
+    }
+
+    /// Closes a connection, unless it says Hello now: that may stand in its socket.
+    fn close_if_silent(&mut self, connection: Connection) {
+        self.serve(connection, EpollFlags::EPOLLIN);
+        if let Some(Peer { stage: Stage::Connected, .. }) = self.peers.get(&connection) {
+            self.end(connection, Trouble::Refused(Status::Busy, "you don't say who you are".into()));
+        }
+        self.silent.retain(|s| s.connection != connection);
+    }
+
+    /// Notes a connection that has said nothing yet. Everybody has room for some: the oldest gives way.
+    fn add_silent(&mut self, connection: Connection, uid: u32) {
+        self.silent.push_back(Silent { connection, uid, until_ns: now_ns() + SILENT_NS });
+        let mut own = self.silent.iter().filter(|s| s.uid == uid);
+        if let Some(oldest) = own.next().map(|s| s.connection)
+            && own.count() >= SILENT_MAX
+        {
+            self.close_if_silent(oldest);
         }
     }
 
@@ -195,8 +255,8 @@ impl Control {
                 // Whoever doesn't read it sees the socket close.
                 let _ = channel.send_message(&FromDirector::Closing, &[]);
             }
-            if let Stage::Worker(named, _) = peer.stage
-                && let Err(error) = named.unlink()
+            if let Stage::Worker(segment) = peer.stage
+                && let Err(error) = segment.named.unlink()
             {
                 // The rest goes all the same.
                 tracing::warn!(%error, "a worker's segment could not be removed");
@@ -265,6 +325,7 @@ impl Control {
         let channel = Some(channel);
         self.peers
             .insert(connection, Peer { channel, process, stage, attached: false, unsent, blocked: false });
+        self.add_silent(connection, uid);
         Ok(())
     }
 
@@ -367,6 +428,7 @@ impl Control {
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.stage = Stage::Greeted(role);
         }
+        self.silent.retain(|s| s.connection != from);
         self.send(from, welcome, Vec::new());
         Ok(())
     }
@@ -414,6 +476,7 @@ impl Control {
             shape,
             published,
             resumed,
+            pidfd: peer.process.pidfd.try_clone().map_err(Error::io("duplicating a pidfd"))?,
             outbox: sealed::map_ro(&outbox, out_bytes, out.words)?,
             inbox: sealed::map_rw(&inbox, in_bytes, at.words)?,
             client: bell,
@@ -434,7 +497,6 @@ impl Control {
         shape: WorkShape,
         descriptors: Vec<OwnedFd>,
     ) -> Result<(), Trouble> {
-        let Some(peer) = self.peers.get(&from) else { return Ok(()) };
         let Ok([page, bell]) = <[OwnedFd; 2]>::try_from(descriptors) else { return Err(Trouble::Gone) };
         if !shape.is_valid() {
             return Err(Trouble::Refused(Status::Fault, format!("sizes out of bounds: {shape:?}")));
@@ -444,11 +506,11 @@ impl Control {
         sealed::check(&page, "progress page", page_bytes, page_bytes, Kind::WriterOnly)?;
         let page_inode = sealed::inode(&page)?;
         let page = sealed::map_ro(&page, page_bytes, progress.words)?;
-        let id = if worker == 0 { self.next_worker } else { worker };
+        let id = if worker == 0 { self.new_worker_id() } else { worker };
+        let Some(peer) = self.peers.get(&from) else { return Ok(()) };
         let identity = peer.process.identity;
         let right = self.credentials.worker(id, identity.uid, page_inode);
         let carried = if worker == 0 {
-            self.next_worker += 1;
             None
         } else {
             let old = self.estate.ledgers.iter().find(|l| l.worker == worker && l.shape == shape);
@@ -474,9 +536,20 @@ impl Control {
             worker: Doorbell::from_fd(bell)?,
             own: Doorbell::new()?,
         };
-        peer.stage = Stage::Worker(named, 0);
+        peer.stage = Stage::Worker(WorkerSegment { id, named, sent: 0 });
         peer.attached = true;
         self.pass_on(ToData::Worker(from, Box::new(new)))
+    }
+
+    /// An id that nobody has, nor will be asked for by. It has 32 bits, as many as a reply carries: so ids come round,
+    /// after 2^32 workers, and those that are somebody's are passed over.
+    fn new_worker_id(&mut self) -> u64 {
+        let (peers, estate, folder) = (&self.peers, &self.estate, &self.folder);
+        next_id(&mut self.last_worker, |id| {
+            peers.values().any(|p| matches!(&p.stage, Stage::Worker(segment) if segment.id == id))
+                || estate.ledgers.iter().any(|l| l.worker == id)
+                || estate.unreadable.contains(&folder.worker_link(id))
+        })
     }
 
     /// Makes a work segment: linked, when its head and its ledger are complete.
@@ -523,18 +596,21 @@ impl Control {
             }
             ToControl::WorkerOpened { to, worker, credential, start, own } => {
                 let message = FromDirector::WorkerOpened { worker, credential, start };
-                let Some(Peer { stage: Stage::Worker(named, _), .. }) = self.peers.get(&to) else { return };
-                match named.read_only_fd() {
+                let Some(Peer { stage: Stage::Worker(segment), .. }) = self.peers.get(&to) else { return };
+                match segment.named.read_only_fd() {
                     Ok(work) => self.send(to, message, vec![work, own]),
                     Err(error) => self.end(to, Trouble::Own(error)),
                 }
             }
             ToControl::MapSession { to, index, session } => self.map_session(to, index, session),
+            ToControl::Inspected(to, rows) => {
+                self.send_all(to, rows.into_iter().map(|row| (row, Vec::new())))
+            }
             ToControl::Disconnect(connection) => self.close(connection),
             ToControl::Forget(connection) => {
                 self.close(connection);
-                if let Some(Peer { stage: Stage::Worker(named, _), .. }) = self.peers.remove(&connection)
-                    && let Err(error) = named.unlink()
+                if let Some(Peer { stage: Stage::Worker(segment), .. }) = self.peers.remove(&connection)
+                    && let Err(error) = segment.named.unlink()
                 {
                     tracing::warn!(%error, "a worker's segment could not be removed");
                 }
@@ -561,6 +637,11 @@ impl Control {
 
     /// Sends, or keeps what the peer has no room for.
     fn send(&mut self, to: Connection, message: FromDirector, descriptors: Vec<OwnedFd>) {
+        self.send_all(to, [(message, descriptors)]);
+    }
+
+    /// The same for an answer of several messages.
+    fn send_all(&mut self, to: Connection, answer: impl IntoIterator<Item = (FromDirector, Vec<OwnedFd>)>) {
         let Some(peer) = self.peers.get_mut(&to) else { return };
         if peer.channel.is_none() {
             return;
@@ -568,8 +649,9 @@ impl Control {
         if peer.unsent.len() >= UNSENT_MAX {
             return self.end(to, Trouble::Refused(Status::Busy, "you don't read your messages".into()));
         }
-        peer.unsent.push_back((message, descriptors));
-        if peer.unsent.len() == 1 {
+        let was_empty = peer.unsent.is_empty();
+        peer.unsent.extend(answer);
+        if was_empty {
             self.send_unsent(to);
         }
     }
@@ -582,12 +664,12 @@ impl Control {
             match channel.send_message(message, &borrowed) {
                 Ok(()) => {
                     peer.unsent.pop_front();
-                    if let Stage::Worker(named, sent) = &mut peer.stage {
+                    if let Stage::Worker(segment) = &mut peer.stage {
                         // Once the message can be read, so that a worker that looks for it finds it.
-                        *sent += 1;
-                        let memory = named.mem();
+                        segment.sent += 1;
+                        let memory = segment.named.mem();
                         memory.release();
-                        memory.store(WORK_CONTROL, *sent);
+                        memory.store(WORK_CONTROL, segment.sent);
                     }
                 }
                 Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
@@ -638,10 +720,24 @@ impl Control {
             let _ = self.epoll.delete(&channel);
         }
         peer.unsent.clear();
+        if matches!(peer.stage, Stage::Connected) {
+            self.silent.retain(|s| s.connection != connection);
+        }
         if peer.attached {
             self.link.to_data.push(ToData::Closed(connection));
         } else {
             self.peers.remove(&connection);
+        }
+    }
+}
+
+/// The next id that is not 0 and not used: one of the next few, since more can't be.
+fn next_id(last: &mut u32, is_used: impl Fn(u64) -> bool) -> u64 {
+    loop {
+        *last = last.wrapping_add(1);
+        let id = u64::from(*last);
+        if id != 0 && !is_used(id) {
+            return id;
         }
     }
 }
@@ -662,4 +758,18 @@ fn watch(epoll: &Epoll, fd: impl AsFd, flags: EpollFlags, token: u64) -> Result<
 /// What the names of this bus's segments begin with.
 fn segment_prefix(folder: &RuntimeFolder) -> String {
     format!("trine-{:016x}-", folder.bus_id()[0])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_workers_fit_a_reply_and_are_never_two_workers() {
+        let mut last = u32::MAX - 1;
+        let next = |last: &mut u32| next_id(last, |id| [1, 2].contains(&id));
+        assert_eq!(next(&mut last), u64::from(u32::MAX));
+        assert_eq!(next(&mut last), 3, "0 is the director, the others are here");
+        assert_eq!(next(&mut last), 4);
+    }
 }

@@ -185,7 +185,8 @@ impl RawSession {
 fn a_routes_number_leads_to_one_operation() {
     let place = Place::new();
     let session = RawSession::open(&place);
-    let asked = [(0, "echo", Status::Ok), (0, "other", Status::Fault), (limits::ROUTES_MAX, "echo", Status::Busy)];
+    let asked =
+        [(0, "echo", Status::Ok), (0, "other", Status::Fault), (limits::ROUTES_MAX, "echo", Status::Busy)];
     for (route, operation, expected) in asked {
         let (service, operation) = (Name::new("s", "text").unwrap(), Name::new("o", operation).unwrap());
         say(&session.channel, &ToDirector::OpenRoute { route, service, operation }, &[]);
@@ -194,6 +195,22 @@ fn a_routes_number_leads_to_one_operation() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+#[test]
+fn an_inspection_may_be_longer_than_what_a_slow_reader_may_leave() {
+    let place = Place::new();
+    let worker = place.bus.worker(WorkerOptions::default()).unwrap();
+    let many = limits::SESSIONS_MAX + 1000;
+    (0..many).for_each(|n| worker.provide(&format!("service-{n}"), &["echo"]).unwrap());
+    let slow = place.greet(Role::Monitor);
+    say(&slow, &ToDirector::Inspect, &[]);
+    // Answered later, so all that the slow one asked for was sent, or waits for it.
+    assert_eq!(place.bus.inspect().unwrap().services.len(), many + 1);
+    let rows =
+        std::iter::from_fn(|| hear(&slow)).take_while(|m| !matches!(m, FromDirector::InspectEnd { .. }));
+    let services = rows.filter(|row| matches!(row, FromDirector::ServiceRow { .. })).count();
+    assert_eq!(services, many + 1);
 }
 
 #[test]
@@ -352,6 +369,68 @@ fn a_thousand_idle_connections_disturb_nobody() {
         }
     };
     assert_eq!(more.call(more.route("text", "echo").unwrap(), b"x").unwrap().bytes().to_vec(), b"x");
+}
+
+#[test]
+fn connections_that_say_nothing_give_way_and_those_that_speak_do_not() {
+    let place = Place::new();
+    let first = place.connect();
+    let spoke = place.connect();
+    say(&spoke, &hello(PROTOCOL, Role::Monitor), &[]);
+    // As many as there is room for, and one more.
+    let idle: Vec<Channel> = (0..256).map(|_| place.connect()).collect();
+    expect_refusal(&first, Status::Busy);
+    assert!(matches!(hear(&spoke), Some(FromDirector::Welcome { .. })));
+    // In time, the others go as well.
+    idle.iter().for_each(|channel| expect_refusal(channel, Status::Busy));
+    place.others_are_right(10);
+    say(&spoke, &ToDirector::Inspect, &[]);
+    assert!(hear(&spoke).is_some());
+}
+
+#[test]
+fn a_worker_that_refused_a_session_is_asked_again() {
+    let place = Place::new();
+    let worker = place.greet(Role::Worker);
+    let shape = WorkShape { slots: 4 };
+    let bytes = shape.progress().words as u64 * 8;
+    let (_page, page) = sealed::create("trine progress page", bytes, bytes, Kind::WriterOnly).unwrap();
+    let bell = Doorbell::new().unwrap();
+    let open = ToDirector::OpenWorker { worker: 0, credential: [0; 2], taken: 0, shape };
+    say(&worker, &open, &[page.as_fd(), bell.as_fd()]);
+    assert!(matches!(hear(&worker), Some(FromDirector::WorkerOpened { .. })));
+    let operations = ["a", "b"].map(|name| Name::new("o", name).unwrap()).to_vec();
+    say(
+        &worker,
+        &ToDirector::Provide { service: Name::new("s", "short").unwrap(), first: 0, operations },
+        &[],
+    );
+    assert!(matches!(hear(&worker), Some(FromDirector::Provided { status: Status::Ok, .. })));
+    let refuse = || match hear(&worker) {
+        Some(FromDirector::MapSession { index, .. }) => {
+            say(&worker, &ToDirector::SessionMapped { index, accepted: false }, &[])
+        }
+        other => panic!("{other:?}"),
+    };
+    let route = place.client.route("short", "a").unwrap();
+    refuse();
+    assert_eq!(place.client.call(route, b"").err().map(|e| e.status()), Some(Status::NoWorker));
+    // Another route is a reason.
+    place.client.route("short", "b").unwrap();
+    refuse();
+    // And so is time, for one who goes on calling.
+    let until = Instant::now() + PATIENCE;
+    while !worker_has_heard(&worker) {
+        assert!(Instant::now() < until, "it is not asked again");
+        let deadline = Instant::now() + Duration::from_millis(20);
+        let call = place.client.request(route).deadline(deadline).submit(b"", crate::Until::Now).unwrap();
+        assert!(call.wait().is_err());
+    }
+    refuse();
+}
+
+fn worker_has_heard(worker: &Channel) -> bool {
+    worker.wait_readable(0).unwrap() == crate::control::socket::Waited::Readable
 }
 
 /// Where a director in a process of its own begins; run by itself it does nothing.

@@ -35,6 +35,7 @@ pub struct NewSession {
     pub published: u64,
     /// It was attached to an earlier director.
     pub resumed: bool,
+    pub pidfd: OwnedFd,
     pub outbox: Ro,
     pub inbox: Rw,
     /// The client's, to ring it.
@@ -120,6 +121,8 @@ pub enum ToData {
 /// What is to go out.
 pub enum ToControl {
     Send(Connection, FromDirector),
+    /// The rows of an inspection.
+    Inspected(Connection, Vec<FromDirector>),
     /// With the director's doorbell that the peer is to ring.
     SessionOpened {
         to: Connection,

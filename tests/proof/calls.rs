@@ -135,7 +135,9 @@ fn a_newcomer_is_served_by_a_worker_whose_ring_is_never_empty() {
             // Each holds the worker up for longer than the director needs to give it the next.
             let submit =
                 || first.request(busy).submit(&5000u64.to_le_bytes(), Until::Forever).unwrap().detach();
-            (0..32).for_each(|_| drop(submit()));
+            for _ in 0..32 {
+                submit();
+            }
             while !enough.load(Ordering::Acquire) {
                 let ticket = first.wait_any(Until::Forever).unwrap().unwrap();
                 first.pending(ticket).unwrap().wait().unwrap();
