@@ -301,7 +301,7 @@ impl Inner {
         if self.session.is_attached() {
             return Ok(());
         }
-        self.session.look_for_director(now_ns(), &self.routes);
+        self.session.demand_director(now_ns(), &self.routes);
         let found = self.look_until(None, until_ns, |session, now_ns| match session.is_attached() {
             true => Some(true),
             false => (session.is_unknown() || session.is_given_up(now_ns)).then_some(false),

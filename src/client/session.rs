@@ -23,6 +23,8 @@ use crate::waiting::{Waiter, now_ns};
 
 /// How long a session that comes back lets a director take to answer: its calls' deadlines go on meanwhile.
 const BACK_NS: u64 = 250_000_000;
+/// The same for a call that can't be sent without one.
+const DEMAND_NS: u64 = 2_000_000_000;
 /// How often a session without a director looks for one.
 const LOOK_NS: u64 = 5_000_000;
 
@@ -176,8 +178,8 @@ impl Session {
     }
 
     /// Comes back, to a new director: with the same memory and id. Blocks for a few round trips on a socket.
-    fn come_back(&mut self, routes: &[RouteName]) -> Result<Channel, Error> {
-        let channel = greet(&self.bus, Role::Client, BACK_NS)?;
+    fn come_back(&mut self, routes: &[RouteName], within_ns: u64) -> Result<Channel, Error> {
+        let channel = greet(&self.bus, Role::Client, within_ns)?;
         let open = ToDirector::OpenSession {
             session: self.id,
             credential: self.credential,
@@ -185,11 +187,11 @@ impl Session {
             shape: self.shape,
         };
         let fds = [self.outbox_fd.as_fd(), self.inbox_fd.as_fd(), self.own.as_fd()];
-        let (_, credential, director) = present(&channel, &open, &fds, BACK_NS)?;
+        let (_, credential, director) = present(&channel, &open, &fds, within_ns)?;
         (self.credential, self.bells.director) = (credential, director);
         for (number, name) in routes.iter().enumerate() {
             if self.open_routes.get(number) == Some(&true) {
-                let opened = ask_route(&channel, number as u32, name, BACK_NS);
+                let opened = ask_route(&channel, number as u32, name, within_ns);
                 self.open_routes[number] = opened.is_ok();
                 if !matches!(opened, Ok(()) | Err(Error::Refused { .. })) {
                     opened?;
@@ -205,11 +207,21 @@ impl Session {
 
     /// Without a director: looks for one, if it is time to. Calls that have waited too long for one end.
     pub fn look_for_director(&mut self, now_ns: u64, routes: &[RouteName]) {
-        if self.is_attached() || self.unknown || now_ns < self.look_at_ns {
-            return;
+        if !self.is_attached() && !self.unknown && now_ns >= self.look_at_ns {
+            self.ask_for_director(now_ns, routes, BACK_NS);
         }
+    }
+
+    /// The same, at once, and with more patience: for a call that can't be sent without one.
+    pub fn demand_director(&mut self, now_ns: u64, routes: &[RouteName]) {
+        if !self.is_attached() && !self.unknown {
+            self.ask_for_director(now_ns, routes, DEMAND_NS);
+        }
+    }
+
+    fn ask_for_director(&mut self, now_ns: u64, routes: &[RouteName], within_ns: u64) {
         self.look_at_ns = now_ns + LOOK_NS;
-        match self.come_back(routes) {
+        match self.come_back(routes, within_ns) {
             Ok(channel) => (self.channel, self.lost_ns, self.arrived) = (Some(channel), 0, true),
             Err(Error::Refused { status: Status::MayHaveRun, .. }) => {
                 self.unknown = true;

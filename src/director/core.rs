@@ -393,6 +393,10 @@ impl<M: Memory> DirectorCore<M> {
                 }
             }
         }
+        // Operations share workers: whoever was first this time is last the next.
+        if found && !self.backlog.is_empty() {
+            self.backlog.rotate_left(1);
+        }
         found
     }
 
