@@ -192,7 +192,7 @@ pub const WORD_TAKEN_NS: usize = 14;
 /// word  reply
 /// 0     stamp: ticket + 1
 /// 1     status (16) | flags (16) | worker (32)
-/// 2     application's error code (32) | part (16) | parts (16)
+/// 2     application's error code (32) | none (32)
 /// 3     length in bytes; with REPLY_TOO_LARGE: the capacity needed
 /// 4-7   32 bytes of payload; traced: director took, director pushed, worker began, worker replied (ns)
 /// 8-15  up to 64 bytes of payload
@@ -366,7 +366,7 @@ pub struct Inbox {
     pub arena_bytes: u64,
 }
 
-/// Sizes of a worker's segments, chosen by the director.
+/// Sizes of a worker's segments, chosen by the worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkShape {
     /// S, and M as well: slots of the work ring and entries of the ledger, a power of two.
@@ -390,7 +390,7 @@ impl WorkShape {
         let ring = 4 * LINE;
         let ledger = ring + self.slots as usize * LINE;
         let words = up(ledger + self.slots as usize * LEDGER_ENTRY, PAGE);
-        Work { head: 0, control: 2 * LINE, wanted: 3 * LINE, ring, ledger, words }
+        Work { head: 0, control: WORK_CONTROL, wanted: 3 * LINE, ring, ledger, words }
     }
 
     /// The progress page: where its parts are.
@@ -400,6 +400,10 @@ impl WorkShape {
     }
 }
 
+/// Word of a work segment that counts control messages; it lies there in each, since it is written by another thread
+/// than all else.
+pub const WORK_CONTROL: usize = 2 * LINE;
+
 /// Words of a ledger entry: position + 1, session, ticket, none.
 pub const LEDGER_ENTRY: usize = 4;
 
@@ -408,7 +412,8 @@ pub const LEDGER_ENTRY: usize = 4;
 pub struct Work {
     /// Two lines that say whose it is: see [`head`].
     pub head: usize,
-    /// Counts the control messages sent to this worker, so that it reads its socket only when there is one.
+    /// Counts the control messages sent to this worker, each once it can be read: so a worker that is busy reads its
+    /// socket when there is one, and only then.
     pub control: usize,
     /// The director's parking word for this worker: odd while it holds work back and waits for room.
     pub wanted: usize,

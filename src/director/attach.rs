@@ -84,10 +84,9 @@ impl<M: Memory> DirectorCore<M> {
         }
         self.forget_backlog_without_turns();
         let session = &mut self.sessions[key];
-        for (worker_key, worker) in &mut self.workers {
+        for (worker_key, _) in &self.workers {
             if let Mapping::Open(index) = session.mapping(worker_key) {
                 session.set_mapping(worker_key, Mapping::Closing(index));
-                worker.count_control();
                 fx.unmap_session(worker_key, index);
             }
         }
@@ -149,7 +148,6 @@ impl<M: Memory> DirectorCore<M> {
             session.set_mapping(worker, Mapping::Refused);
         } else if session.retired {
             session.set_mapping(worker, Mapping::Closing(index));
-            w.count_control();
             fx.unmap_session(worker, index);
         } else {
             session.set_mapping(worker, Mapping::Open(index));

@@ -23,7 +23,7 @@ use crate::core::Write;
 use crate::core::ledger::Ledger;
 use crate::error::{Error, Fault, Status};
 use crate::identity::Identity;
-use crate::layout::{SessionShape, WorkShape, head};
+use crate::layout::{SessionShape, WORK_CONTROL, WorkShape, head};
 use crate::limits;
 use crate::memory::Doorbell;
 use crate::memory::named::Named;
@@ -49,7 +49,8 @@ enum Stage {
     Connected,
     Greeted(Role),
     Session(SessionDescriptors),
-    Worker(Named),
+    /// Its work segment, and how many messages it was sent.
+    Worker(Named, u64),
 }
 
 /// What a session's workers are given.
@@ -194,7 +195,7 @@ impl Control {
                 // Whoever doesn't read it sees the socket close.
                 let _ = channel.send_message(&FromDirector::Closing, &[]);
             }
-            if let Stage::Worker(named) = peer.stage {
+            if let Stage::Worker(named, _) = peer.stage {
                 named.unlink()?;
             }
         }
@@ -305,26 +306,26 @@ impl Control {
             (Stage::Greeted(Role::Worker), ToDirector::OpenWorker { worker, credential, taken, shape }) => {
                 self.open_worker(from, (worker, credential), taken, shape, descriptors)
             }
-            (Stage::Session(_) | Stage::Worker(_), ToDirector::Republished) => {
+            (Stage::Session(_) | Stage::Worker(..), ToDirector::Republished) => {
                 self.pass_on(ToData::Republished(from))
             }
             (Stage::Greeted(Role::Monitor), ToDirector::Inspect) => self.pass_on(ToData::Inspect(from)),
             (Stage::Session(_), ToDirector::OpenRoute { route, service, operation }) => {
                 self.pass_on(ToData::OpenRoute { from, route, service, operation })
             }
-            (Stage::Worker(_), ToDirector::Provide { service, first, operations }) => {
+            (Stage::Worker(..), ToDirector::Provide { service, first, operations }) => {
                 self.pass_on(ToData::Provide { from, service, first, operations })
             }
-            (Stage::Worker(_), ToDirector::Withdraw { service }) => {
+            (Stage::Worker(..), ToDirector::Withdraw { service }) => {
                 self.pass_on(ToData::Withdraw { from, service })
             }
-            (Stage::Worker(_), ToDirector::SessionMapped { index, accepted }) => {
+            (Stage::Worker(..), ToDirector::SessionMapped { index, accepted }) => {
                 self.pass_on(ToData::SessionMapped { from, index, accepted })
             }
-            (Stage::Worker(_), ToDirector::SessionUnmapped { index }) => {
+            (Stage::Worker(..), ToDirector::SessionUnmapped { index }) => {
                 self.pass_on(ToData::SessionUnmapped { from, index })
             }
-            (Stage::Worker(_), ToDirector::Leave { .. }) => self.pass_on(ToData::Leave(from)),
+            (Stage::Worker(..), ToDirector::Leave { .. }) => self.pass_on(ToData::Leave(from)),
             (_, message) => {
                 use crate::control::message::Message;
                 let why = "it may not be sent at this point";
@@ -470,7 +471,7 @@ impl Control {
             worker: Doorbell::from_fd(bell)?,
             own: Doorbell::new()?,
         };
-        peer.stage = Stage::Worker(named);
+        peer.stage = Stage::Worker(named, 0);
         peer.attached = true;
         self.pass_on(ToData::Worker(from, Box::new(new)))
     }
@@ -519,7 +520,7 @@ impl Control {
             }
             ToControl::WorkerOpened { to, worker, credential, start, own } => {
                 let message = FromDirector::WorkerOpened { worker, credential, start };
-                let Some(Peer { stage: Stage::Worker(named), .. }) = self.peers.get(&to) else { return };
+                let Some(Peer { stage: Stage::Worker(named, _), .. }) = self.peers.get(&to) else { return };
                 match named.read_only_fd() {
                     Ok(work) => self.send(to, message, vec![work, own]),
                     Err(error) => self.end(to, Trouble::Own(error)),
@@ -529,7 +530,7 @@ impl Control {
             ToControl::Disconnect(connection) => self.close(connection),
             ToControl::Forget(connection) => {
                 self.close(connection);
-                if let Some(Peer { stage: Stage::Worker(named), .. }) = self.peers.remove(&connection)
+                if let Some(Peer { stage: Stage::Worker(named, _), .. }) = self.peers.remove(&connection)
                     && let Err(error) = named.unlink()
                 {
                     tracing::warn!(%error, "a worker's segment could not be removed");
@@ -578,6 +579,13 @@ impl Control {
             match channel.send_message(message, &borrowed) {
                 Ok(()) => {
                     peer.unsent.pop_front();
+                    if let Stage::Worker(named, sent) = &mut peer.stage {
+                        // Once the message can be read, so that a worker that looks for it finds it.
+                        *sent += 1;
+                        let memory = named.mem();
+                        memory.release();
+                        memory.store(WORK_CONTROL, *sent);
+                    }
                 }
                 Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
                     if !std::mem::replace(&mut peer.blocked, true) {

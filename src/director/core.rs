@@ -598,7 +598,6 @@ pub(super) fn ask_to_map<M: Memory>(
     };
     session.set_mapping(worker_key, Mapping::Asked(index));
     worker.sessions += 1;
-    worker.count_control();
     fx.map_session(worker_key, index, key);
     true
 }

@@ -13,7 +13,7 @@ use crate::core::parking::{Bell, Parking};
 use crate::core::ring::Publisher;
 use crate::core::{Memory, Read, Write};
 use crate::identity::Identity;
-use crate::layout::{HEAD, LINE, Progress, Record, Request, Work, WorkShape};
+use crate::layout::{HEAD, LINE, Progress, Record, Request, WorkShape};
 
 /// What should stand before a worker, in time.
 const SHARE_NS: u64 = 20_000;
@@ -54,7 +54,6 @@ pub struct Worker<M: Memory> {
     pub standing: Standing,
     work: M::Rw,
     page: M::Ro,
-    at: Work,
     progress: Progress,
     ring: Publisher<LINE>,
     ledger: Ledger,
@@ -74,7 +73,6 @@ pub struct Worker<M: Memory> {
     looked_ns: u64,
     bell: Bell,
     wanted: Parking,
-    control: u64,
     indices: Indices,
     /// Whether something was pushed since it was last looked at for ringing.
     pub touched: bool,
@@ -110,7 +108,6 @@ impl<M: Memory> Worker<M> {
             looked_ns: 0,
             bell: Bell::new(progress.waiting),
             wanted: Parking::new(at.wanted, 0),
-            control: 0,
             indices: Indices::default(),
             touched: false,
             sessions: 0,
@@ -118,7 +115,6 @@ impl<M: Memory> Worker<M> {
             identity,
             work,
             page,
-            at,
             progress,
         }
     }
@@ -237,13 +233,6 @@ impl<M: Memory> Worker<M> {
     /// Takes that back.
     pub fn unwant(&mut self) {
         self.wanted.awake(&self.work);
-    }
-
-    /// A control message is on its way to it.
-    pub fn count_control(&mut self) {
-        self.control += 1;
-        self.work.release();
-        self.work.store(self.at.control, self.control);
     }
 
     /// An index for a session, if there is one left.

@@ -143,7 +143,7 @@ impl<M: Memory> WorkerCore<M> {
         self.id
     }
 
-    /// How many control messages the director has sent.
+    /// How many control messages the director has sent: they are in the socket.
     #[inline]
     pub fn control_sequence(&self) -> u64 {
         self.work.load(self.at.control)

@@ -382,12 +382,16 @@ impl Party for Look<'_> {
 
     #[inline]
     fn turn(&mut self, now_ns: u64) -> Turn<Found> {
+        // Before the ring, which others may keep full for ever: a session that waits for its mapping has its turn.
+        if self.attached.has_control() {
+            self.attached.read_control();
+        }
         match self.attached.take(now_ns) {
             Taken::Begun(begun) => return Turn::Done(Found::Begun(begun)),
             Taken::Skipped => return Turn::Busy,
             Taken::Nothing => {}
         }
-        if self.check || self.attached.has_control() || now_ns.saturating_sub(self.checked_ns) > CHECK_NS {
+        if self.check || now_ns.saturating_sub(self.checked_ns) > CHECK_NS {
             (self.check, self.checked_ns) = (false, now_ns);
             self.attached.read_control();
         }

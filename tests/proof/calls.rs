@@ -1,6 +1,7 @@
 //! Calls that go well: none lost, none wrong, whatever their number, order and size.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use trine::{ClientOptions, Status, Ticket, Until, Waiting};
@@ -116,6 +117,40 @@ fn a_long_call_holds_up_none_of_its_clients_others_but_those_behind_it() {
 #[test]
 fn a_worker_that_keeps_a_long_call_goes_on_with_all_others() {
     assert_eq!(others_while_one_is_held(128, 1, "keep"), 0);
+}
+
+#[test]
+fn a_newcomer_is_served_by_a_worker_whose_ring_is_never_empty() {
+    let place = Place::new();
+    let _director = place.director();
+    let _worker = place.worker();
+    let enough = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let first = place.client(ClientOptions::default());
+        let busy = first.route("work", "sleep").unwrap();
+        let begun = first.request(busy).submit(&1u64.to_le_bytes(), Until::Forever).unwrap();
+        begun.wait().unwrap();
+        let enough = &enough;
+        scope.spawn(move || {
+            // Each holds the worker up for longer than the director needs to give it the next.
+            let submit =
+                || first.request(busy).submit(&5000u64.to_le_bytes(), Until::Forever).unwrap().detach();
+            for _ in 0..32 {
+                submit();
+            }
+            while !enough.load(Ordering::Acquire) {
+                let ticket = first.wait_any(Until::Forever).unwrap().unwrap();
+                first.pending(ticket).unwrap().wait().unwrap();
+                submit();
+            }
+        });
+        let newcomer = place.client(ClientOptions::default());
+        let route = newcomer.route("work", "sleep").unwrap();
+        let request = newcomer.request(route).deadline(Instant::now() + Duration::from_secs(5));
+        let said = request.submit(&7u64.to_le_bytes(), Until::Forever).unwrap().wait().map(|reply| reply.bytes().to_vec());
+        enough.store(true, Ordering::Release);
+        assert_eq!(said.unwrap(), mix(&7u64.to_le_bytes()));
+    });
 }
 
 #[test]

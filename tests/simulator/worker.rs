@@ -50,8 +50,6 @@ struct Worker<'c> {
     core: WorkerCore<Sim<'c>>,
     fx: Hands<'c>,
     running: Vec<Running>,
-    /// Control messages read.
-    handled: u64,
     /// Where the numbers of each service's operations begin.
     first: [u16; 2],
     provides: [bool; 2],
@@ -79,7 +77,6 @@ pub fn run(cpu: &Cpu<'_>) {
         core: WorkerCore::new(id, shape, start, cpu.map(&work), cpu.map(&page)),
         fx: Hands { cpu, clients: Vec::new() },
         running: Vec::new(),
-        handled: 0,
         first: [base, base + 5],
         provides: [false; 2],
         answered: 0,
@@ -108,7 +105,6 @@ impl Party for Worker<'_> {
     fn turn(&mut self, now_ns: u64) -> Turn<()> {
         let world = &self.cpu.world;
         while let Some(message) = world.receive(&world.places[self.cpu.party].to_peer) {
-            self.handled += 1;
             self.handle(message);
         }
         self.evicted |= world.places[self.cpu.party].evicted.get() && world.chance(30);
@@ -119,7 +115,7 @@ impl Party for Worker<'_> {
             self.answer(i);
             return Turn::Busy;
         }
-        let may_take = self.running.len() < world.plan.keep && self.core.control_sequence() <= self.handled;
+        let may_take = self.running.len() < world.plan.keep;
         let goes = self.leaving || self.evicted;
         if may_take && (!goes || self.serves_to_the_end && self.core.is_ready()) {
             return self.take(now_ns);
