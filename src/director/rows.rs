@@ -11,7 +11,7 @@ use crate::limits;
 
 /// The messages that tell all of it, the end last.
 pub fn rows(inspection: &Inspection) -> Vec<FromDirector> {
-    let services = inspection.services.iter().filter_map(service_row);
+    let services = inspection.services.iter().flat_map(service_rows);
     let workers = inspection.workers.iter().map(worker_row);
     let sessions = inspection.sessions.iter().map(session_row);
     let end = FromDirector::InspectEnd {
@@ -22,13 +22,21 @@ pub fn rows(inspection: &Inspection) -> Vec<FromDirector> {
     services.chain(workers).chain(sessions).chain([end]).collect()
 }
 
-fn service_row(s: &ServiceInfo) -> Option<FromDirector> {
-    Some(FromDirector::ServiceRow {
-        service: Name::new("service", &s.name).ok()?,
-        operations: s.operations.iter().filter_map(|o| Name::new("operation", o).ok()).collect(),
-        workers: s.workers.iter().copied().take(limits::ROW_WORKERS_MAX).collect(),
-        waiting: s.waiting,
-    })
+/// As many as its names and its workers need: several workers together may provide more than one of them can. What
+/// waits is in the first.
+fn service_rows(s: &ServiceInfo) -> Vec<FromDirector> {
+    let Ok(service) = Name::new("service", &s.name) else { return Vec::new() };
+    let names: Vec<Name> = s.operations.iter().filter_map(|o| Name::new("operation", o).ok()).collect();
+    let mut operations = names.chunks(limits::OPERATIONS_MAX);
+    let mut workers = s.workers.chunks(limits::ROW_WORKERS_MAX);
+    let count = operations.len().max(workers.len()).max(1);
+    let row = |n| FromDirector::ServiceRow {
+        service: service.clone(),
+        operations: operations.next().unwrap_or_default().to_vec(),
+        workers: workers.next().unwrap_or_default().to_vec(),
+        waiting: if n == 0 { s.waiting } else { 0 },
+    };
+    (0..count).map(row).collect()
 }
 
 fn worker_row(w: &WorkerInfo) -> FromDirector {
@@ -79,9 +87,19 @@ pub fn ask(bus: &Bus) -> Result<Inspection, Error> {
 fn add(inspection: &mut Inspection, row: FromDirector) -> Option<bool> {
     match row {
         FromDirector::ServiceRow { service, operations, workers, waiting } => {
-            let operations = operations.iter().map(|o| o.as_str().to_owned()).collect();
-            let name = service.as_str().to_owned();
-            inspection.services.push(ServiceInfo { name, operations, workers, waiting });
+            let operations = operations.iter().map(|o| o.as_str().to_owned());
+            let name = service.as_str();
+            match inspection.services.last_mut().filter(|s| s.name == name) {
+                Some(same) => {
+                    same.operations.extend(operations);
+                    same.workers.extend(workers);
+                    same.waiting += waiting;
+                }
+                None => {
+                    let (name, operations) = (name.to_owned(), operations.collect());
+                    inspection.services.push(ServiceInfo { name, operations, workers, waiting });
+                }
+            }
         }
         FromDirector::WorkerRow { worker, uid, gid, pid, in_flight, completed, sessions, share } => {
             inspection.workers.push(WorkerInfo {
@@ -111,4 +129,38 @@ fn add(inspection: &mut Inspection, row: FromDirector) -> Option<bool> {
         _ => return None,
     }
     Some(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::message::Message;
+
+    #[test]
+    fn a_large_service_is_told_in_several_rows_and_is_one_again() {
+        let names = |count: usize| (0..count).map(|n| format!("{n:064}")).collect();
+        let service = |name: &str, operations, workers: u64| ServiceInfo {
+            name: name.into(),
+            operations: names(operations),
+            workers: (0..workers).collect(),
+            waiting: 7,
+        };
+        let services = vec![
+            service("few", 1, 1),
+            service("many", 3 * limits::OPERATIONS_MAX + 1, 1000),
+            service("none", 1, 0),
+            service("workers", 64, 2 * limits::ROW_WORKERS_MAX as u64),
+        ];
+        let told = Inspection { services, dispatched: 3, refused: 2, faults: 1, ..Inspection::default() };
+        let mut heard = Inspection::default();
+        let rows = rows(&told);
+        for (n, row) in rows.iter().enumerate() {
+            let mut bytes = Vec::new();
+            row.encode(&mut bytes);
+            assert!(bytes.len() <= limits::MESSAGE_BYTES_MAX, "{} bytes", bytes.len());
+            let row = FromDirector::decode(&bytes).expect("a row that can be read");
+            assert_eq!(add(&mut heard, row), Some(n + 1 == rows.len()));
+        }
+        assert_eq!(heard, told);
+    }
 }
