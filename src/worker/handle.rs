@@ -248,7 +248,7 @@ impl Drop for Worker {
         let inner = self.inner.get_mut();
         let keys: Vec<usize> = inner.begun.iter().map(|(key, _)| key).collect();
         for key in keys {
-            inner.answer(key, Status::WorkerError, 0, b"the worker went away without an answer");
+            inner.fail(key, 0, "the worker went away without an answer");
         }
         inner.attached.1.leave();
     }
@@ -347,6 +347,14 @@ impl Inner {
             &mut self.old.iter_mut().find(|(n, _)| *n == number)?.1
         };
         Some((attached, begun))
+    }
+
+    /// Answers WORKER_ERROR. The message is cut to what there is room for, so that it is this error in any case.
+    pub fn fail(&mut self, key: usize, code: u32, message: &str) {
+        let Some((_, begun)) = self.of(key) else { return };
+        let most = limits::MESSAGE_MAX.min(begun.request.capacity as usize).min(message.len());
+        let end = (0..=most).rev().find(|&end| message.is_char_boundary(end)).unwrap_or(0);
+        self.answer(key, Status::WorkerError, code, &message.as_bytes()[..end]);
     }
 
     /// Answers a request.

@@ -6,7 +6,6 @@ use super::handle::{Inner, Worker};
 use crate::error::Status;
 use crate::identity::Identity;
 use crate::layout::{HEAD, LINE, Place, flag, reply_flag, reply_place};
-use crate::limits;
 use crate::memory::Rw;
 use crate::shared::Shared;
 use crate::waiting::to_instant;
@@ -136,10 +135,7 @@ impl<'w> Request<'w> {
 
     /// Answers WORKER_ERROR, with a number of your own and a short message (1 KiB; what is longer is cut).
     pub fn fail(self, code: u32, message: &str) -> Served {
-        let most = limits::MESSAGE_MAX.min(self.capacity());
-        let end = (0..=most.min(message.len())).rev().find(|&end| message.is_char_boundary(end));
-        let message = &message[..end.unwrap_or(0)];
-        self.answer(|inner, key| inner.answer(key, Status::WorkerError, code, message.as_bytes()))
+        self.answer(|inner, key| inner.fail(key, code, message))
     }
 
     /// Keeps it, to be answered later: the handler returns, and the next request comes.
@@ -153,14 +149,14 @@ impl Drop for Request<'_> {
         if self.answered || self.worker.is_forked() {
             return;
         }
-        let why: &[u8] = if std::thread::panicking() {
-            b"the worker's handler panicked"
+        let why = if std::thread::panicking() {
+            "the worker's handler panicked"
         } else {
-            b"the worker dropped the request"
+            "the worker dropped the request"
         };
         // A drop while the worker is borrowed can't be: the program's own code never runs then.
         if let Ok(mut inner) = self.worker.inner.try_borrow_mut() {
-            inner.answer(self.key, Status::WorkerError, 0, why);
+            inner.fail(self.key, 0, why);
         }
     }
 }

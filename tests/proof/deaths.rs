@@ -158,9 +158,18 @@ fn requests_that_are_dropped_forgotten_or_panicked_over_are_answered() {
         let error = call(operation).wait().err().expect("no reply");
         assert_eq!((error.status(), error.may_have_run()), (Status::WorkerError, true));
         assert!(error.message().contains(why), "{error}");
+        // Where there is no room for why, it is the same error.
+        let route = client.route("work", operation).unwrap();
+        let short = client.request(route).reply_capacity(5).submit(b"12345678", Until::Now).unwrap();
+        let error = short.wait().err().expect("no reply");
+        assert_eq!((error.status(), error.message().len()), (Status::WorkerError, 5));
         client.call(mix_route, b"it goes on").unwrap();
     }
+    let route = client.route("work", "forget").unwrap();
+    let short = client.request(route).reply_capacity(0).submit(b"12345678", Until::Now).unwrap();
+    worker.hear("forgotten");
     worker.say("stop");
+    assert_eq!(ended(short.wait()), (Status::WorkerError, true));
     let error = forgotten.wait().err().expect("no reply");
     assert_eq!(error.status(), Status::WorkerError);
     assert!(error.message().contains("went away"), "{error}");
