@@ -246,10 +246,13 @@ impl Inner {
             let bounds = format!("up to {}", limits::ROUTES_MAX);
             return Err(Error::Option { what: "the number of routes", value: u64::from(number), bounds });
         }
-        self.session.open_route(number, &name)?;
-        self.routes.push(name.clone());
-        self.numbers.insert(name, number);
-        Ok(Route(number))
+        let opened = self.session.open_route(number, &name);
+        if !matches!(opened, Err(Error::Refused { .. })) {
+            // Also where no answer came: the number is this name's, whatever the director has made of it.
+            self.routes.push(name.clone());
+            self.numbers.insert(name, number);
+        }
+        opened.map(|()| Route(number))
     }
 
     /// Makes sure that there is a director, as far as is known, and that it knows the route.

@@ -19,7 +19,7 @@ use crate::layout::{Place, SessionShape, reply_place};
 use crate::memory::sealed::{self, Kind};
 use crate::memory::{Arena, Block, Doorbell, Mapped, Rw, Span, Spans};
 use crate::shared::Shared;
-use crate::waiting::Waiter;
+use crate::waiting::{Waiter, now_ns};
 
 /// How long a session that comes back lets a director take to answer: its calls' deadlines go on meanwhile.
 const BACK_NS: u64 = 250_000_000;
@@ -111,10 +111,17 @@ fn ask_route(channel: &Channel, number: u32, name: &RouteName, within_ns: u64) -
     let RouteName { service, operation } = name.clone();
     let ask = ToDirector::OpenRoute { route: number, service, operation };
     channel.send_message(&ask, &[]).map_err(Error::io("asking for a route"))?;
-    match channel.answer(within_ns)? {
-        (FromDirector::RouteOpened { status: Status::Ok, .. }, _) => Ok(()),
-        (FromDirector::RouteOpened { status, message, .. }, _) => Err(Error::Refused { status, message }),
-        _ => Err(unexpected()),
+    let until_ns = now_ns() + within_ns;
+    loop {
+        match channel.answer(until_ns.saturating_sub(now_ns()))? {
+            // The late answer to a question that was given up.
+            (FromDirector::RouteOpened { route, .. }, _) if route != number => {}
+            (FromDirector::RouteOpened { status: Status::Ok, .. }, _) => return Ok(()),
+            (FromDirector::RouteOpened { status, message, .. }, _) => {
+                return Err(Error::Refused { status, message });
+            }
+            _ => return Err(unexpected()),
+        }
     }
 }
 
@@ -258,10 +265,11 @@ impl Session {
         loop {
             match channel.receive_message::<FromDirector>() {
                 Ok(Received::Nothing) => return,
-                Ok(Received::Message(FromDirector::Closing, _)) => {}
+                // A late answer, to a question that was given up, says nothing.
+                Ok(Received::Message(FromDirector::Closing | FromDirector::RouteOpened { .. }, _)) => {}
                 _ => {
                     // What is open goes on: workers still answer, and the next director settles the rest.
-                    (self.channel, self.lost_ns) = (None, crate::waiting::now_ns());
+                    (self.channel, self.lost_ns) = (None, now_ns());
                     return;
                 }
             }
@@ -353,5 +361,28 @@ impl Session {
     /// Whether anybody still needs this session.
     pub fn is_in_use(&self) -> bool {
         !self.unknown || !self.stash.is_empty() || !self.core.is_settled()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_answer_is_not_taken_for_the_next_questions() {
+        let (client, director) = Channel::pair().unwrap();
+        let name = |name| Name::new("name", name).unwrap();
+        let route = RouteName { service: name("service"), operation: name("operation") };
+        let answer = |route, status| {
+            let answer = FromDirector::RouteOpened { route, status, message: String::new() };
+            director.send_message(&answer, &[]).unwrap();
+        };
+        answer(4, Status::Ok);
+        answer(5, Status::NoSuchService);
+        let asked = ask_route(&client, 5, &route, ANSWER_NS);
+        assert!(matches!(asked, Err(Error::Refused { status: Status::NoSuchService, .. })), "{asked:?}");
+        answer(5, Status::NoSuchService);
+        answer(6, Status::Ok);
+        ask_route(&client, 6, &route, ANSWER_NS).unwrap();
     }
 }

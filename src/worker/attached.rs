@@ -145,6 +145,7 @@ impl Attached {
         self.forget_sessions();
         self.credential = opened.credential;
         self.control_read = 0;
+        self.provided.clear();
         self.channel = Some(channel);
         Ok(true)
     }
@@ -311,7 +312,11 @@ impl Attached {
             let waited = self.channel.as_ref().map(|channel| channel.wait_readable(until_ns));
             match waited {
                 Some(waited) if now_ns() < until_ns => waited.map(|_| ())?,
-                _ => return Err(Error::DirectorGone(std::time::Duration::from_nanos(ANSWER_NS))),
+                _ => {
+                    // Its answer would be taken for the next question's.
+                    self.channel = None;
+                    return Err(Error::DirectorGone(std::time::Duration::from_nanos(ANSWER_NS)));
+                }
             }
         }
     }
