@@ -48,8 +48,13 @@ impl<M: Memory> DirectorCore<M> {
         fx: &mut impl Effects,
     ) -> Status {
         let Some(session) = self.sessions.get_mut(key) else { return Status::Fault };
-        if number >= limits::ROUTES_MAX || session.route(number).is_some() {
+        if number >= limits::ROUTES_MAX {
             return Status::Busy;
+        }
+        if let Some(route) = session.route(number) {
+            // Asked again by one who has not heard the answer in time.
+            let same = self.table.leads_to(route.operation, service, operation);
+            return if same { Status::Ok } else { Status::Fault };
         }
         let found = self.table.open_route(service, operation);
         let operation = match found {

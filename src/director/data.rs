@@ -14,6 +14,7 @@ use super::link::{Connection, Inherited, Link, NewSession, NewWorker, ToControl,
 use crate::control::message::FromDirector;
 use crate::core::{Os, Party, Turn, block_on};
 use crate::error::{Error, Fault, Status};
+use crate::limits;
 use crate::memory::Doorbell;
 use crate::memory::Mapped;
 use crate::waiting::{Waiter, Waiting, now_ns};
@@ -240,7 +241,8 @@ impl Data {
         let message = match status {
             Status::NoSuchService => format!("no worker provides a service {service:?}"),
             Status::NoSuchOperation => format!("the service {service:?} has no operation {operation:?}"),
-            Status::Busy => "the session has too many routes".into(),
+            Status::Busy => format!("a route's number may be up to {}", limits::ROUTES_MAX - 1),
+            Status::Fault => format!("the session's route {route} leads elsewhere already"),
             _ => String::new(),
         };
         self.shell.send(ToControl::Send(from, FromDirector::RouteOpened { route, status, message }));
@@ -326,7 +328,7 @@ impl Data {
 
     fn refuse(&mut self, to: Connection, status: Status, message: &str) {
         let refused =
-            FromDirector::Refused { status, protocol: crate::limits::PROTOCOL, message: message.into() };
+            FromDirector::Refused { status, protocol: limits::PROTOCOL, message: message.into() };
         self.shell.send(ToControl::Send(to, refused));
         self.shell.send(ToControl::Disconnect(to));
     }

@@ -9,7 +9,7 @@ use crate::control::socket::{Channel, Received};
 use crate::core::ring::Publisher;
 use crate::core::{Read, Write};
 use crate::layout::{HEAD, LINE, Record, Request, SessionShape, WorkShape, flag};
-use crate::limits::PROTOCOL;
+use crate::limits::{self, PROTOCOL};
 use crate::memory::sealed::{self, Kind};
 use crate::memory::{Doorbell, Rw};
 use crate::waiting::now_ns;
@@ -178,6 +178,21 @@ impl RawSession {
         say(&channel, &ToDirector::OpenRoute { route: 0, service, operation }, &[]);
         assert!(matches!(hear(&channel), Some(FromDirector::RouteOpened { status: Status::Ok, .. })));
         RawSession { channel, outbox, inbox, bell }
+    }
+}
+
+#[test]
+fn a_routes_number_leads_to_one_operation() {
+    let place = Place::new();
+    let session = RawSession::open(&place);
+    let asked = [(0, "echo", Status::Ok), (0, "other", Status::Fault), (limits::ROUTES_MAX, "echo", Status::Busy)];
+    for (route, operation, expected) in asked {
+        let (service, operation) = (Name::new("s", "text").unwrap(), Name::new("o", operation).unwrap());
+        say(&session.channel, &ToDirector::OpenRoute { route, service, operation }, &[]);
+        match hear(&session.channel) {
+            Some(FromDirector::RouteOpened { status, .. }) => assert_eq!(status, expected),
+            other => panic!("{other:?}"),
+        }
     }
 }
 

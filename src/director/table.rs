@@ -157,6 +157,12 @@ impl Table {
         Ok(key)
     }
 
+    /// Whether a route's operation is the one of these names.
+    pub fn leads_to(&self, key: usize, service: &str, operation: &str) -> bool {
+        let found = &self.operations[key];
+        &*found.name == operation && &*self.services[found.service].name == service
+    }
+
     /// Opens a route to an operation that nobody provides yet.
     pub fn expect_route(&mut self, service: &str, operation: &str) -> usize {
         let service_key = self.service_or_new(service);
