@@ -20,6 +20,8 @@
 //! same in all versions. Everything else may change with [`limits::PROTOCOL`](crate::limits::PROTOCOL). The numbers
 //! of the two directions do not overlap, so a message that goes the wrong way is unknown there.
 
+use std::collections::HashSet;
+
 use super::name::Name;
 use super::wire::{self, MAGIC, Reader, Writer};
 use crate::layout::{SessionShape, WorkShape};
@@ -391,7 +393,11 @@ impl Message for ToDirector {
                 if first.checked_add(count).is_none() {
                     return Err(r.fault("its operations have numbers that are too large"));
                 }
-                ToDirector::Provide { service: r.name()?, first, operations: r.names(count)? }
+                let (service, operations) = (r.name()?, r.names(count)?);
+                if twin(&operations).is_some() {
+                    return Err(r.fault("it names an operation twice"));
+                }
+                ToDirector::Provide { service, first, operations }
             }
             kind::WITHDRAW => ToDirector::Withdraw { service: r.name()? },
             kind::SESSION_MAPPED => {
@@ -558,6 +564,12 @@ impl Message for FromDirector {
         };
         r.end(message)
     }
+}
+
+/// A name that is there twice: its worker would count as two that provide it.
+pub(crate) fn twin(names: &[Name]) -> Option<&Name> {
+    let mut seen = HashSet::new();
+    names.iter().find(|&name| !seen.insert(name))
 }
 
 #[cfg(test)]

@@ -58,7 +58,11 @@ fn to_director() -> impl Strategy<Value = ToDirector> {
             |(worker, credential, taken, shape)| ToDirector::OpenWorker { worker, credential, taken, shape }
         ),
         (name(), 0..=u16::MAX - 64, names(limits::OPERATIONS_MAX))
-            .prop_map(|(service, first, operations)| ToDirector::Provide { service, first, operations }),
+            .prop_map(|(service, first, mut operations)| {
+                operations.sort();
+                operations.dedup();
+                ToDirector::Provide { service, first, operations }
+            }),
         name().prop_map(|service| ToDirector::Withdraw { service }),
         (any::<u16>(), any::<bool>())
             .prop_map(|(index, accepted)| ToDirector::SessionMapped { index, accepted }),
@@ -221,6 +225,9 @@ fn each_kind_of_spoilt_message_is_told() {
     assert_eq!(why::<ToDirector>(&spoil(&provide, 16, 65)), "it has a text that is too long");
     assert_eq!(why::<ToDirector>(&spoil(&provide, 18, 0xff)), "it has a text that is not UTF-8");
     assert!(why::<ToDirector>(&spoil(&provide, 18, b'\n')).starts_with("it has white space"));
+    let twice = vec![name("o"), name("p"), name("o")];
+    let twice = encoded(&ToDirector::Provide { service: name("s"), first: 0, operations: twice });
+    assert_eq!(why::<ToDirector>(&twice), "it names an operation twice");
     let last = mutated(provide, &[(8, 0xff), (9, 0xff)], 0);
     assert_eq!(why::<ToDirector>(&last), "its operations have numbers that are too large");
 

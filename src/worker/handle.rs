@@ -12,6 +12,7 @@ use super::attached::Attached;
 use super::core::{Begun, Taken};
 use super::request::{Request, Served};
 use crate::bus::Bus;
+use crate::control::message::twin;
 use crate::control::name::Name;
 use crate::core::{Party, Turn, block_on};
 use crate::error::{Error, Status};
@@ -261,6 +262,10 @@ impl Inner {
         if count == 0 || count > most {
             let bounds = format!("1 to {most}");
             return Err(Error::Option { what: "the number of operations", value: count as u64, bounds });
+        }
+        if let Some(twin) = twin(&operations) {
+            let (name, why) = (twin.as_str().to_owned(), "it is there twice");
+            return Err(Error::Name { what: "operation", name, why });
         }
         let first = self.next_operation;
         self.attached.1.provide(&name, first, &operations)?;
