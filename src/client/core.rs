@@ -14,7 +14,7 @@ use crate::core::reply::Replies;
 use crate::core::ring::Publisher;
 use crate::core::{Memory, Read, Write};
 use crate::error::Status;
-use crate::layout::{HEAD, Inbox, LINE, Outbox, Record, ReplyHead, Request, SessionShape, flag};
+use crate::layout::{HEAD, Inbox, LINE, Outbox, Record, ReplyHead, Request, SessionShape, TICKET_BITS, flag};
 use crate::limits::TRIES_MAX;
 
 /// What a client's core asks of its shell.
@@ -58,7 +58,13 @@ enum State {
     Ended(Returned),
     /// The outcome has been looked at; the reply's buffer is in use until `release`.
     Held(Returned),
+    /// Its tickets are used up: see [`TICKETS_END`].
+    Retired,
 }
+
+/// Tickets are below this. A slot that has no room below for one more call, with all its tries, is used no more. At a
+/// million calls a second that is 50 days for one slot of 64, and nine years for all of them.
+const TICKETS_END: u64 = 1 << TICKET_BITS;
 
 /// Whether the reply right has come back: only then may a slot be used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +103,7 @@ pub struct ClientCore<M: Memory> {
     slots: Vec<Slot>,
     free: Vec<u32>,
     quarantined: u32,
+    retired: u32,
     open: u32,
     one_way: u32,
     notices: u64,
@@ -126,6 +133,7 @@ impl<M: Memory> ClientCore<M> {
             slots: (0..n).map(slot).collect(),
             free: (0..shape.slots).rev().collect(),
             quarantined: 0,
+            retired: 0,
             open: 0,
             one_way: 0,
             notices: 0,
@@ -159,7 +167,7 @@ impl<M: Memory> ClientCore<M> {
 
     /// Whether no slot is in use by anybody.
     pub fn is_unused(&self) -> bool {
-        self.free.len() == self.slots.len()
+        self.free.len() + self.retired as usize == self.slots.len()
     }
 
     /// Whether every outcome has been taken and every reply given back.
@@ -174,7 +182,12 @@ impl<M: Memory> ClientCore<M> {
 
     /// Whether nobody uses a slot, nor its buffers.
     pub fn is_free(&self, slot: u32) -> bool {
-        self.slots[slot as usize].state == State::Free
+        matches!(self.slots[slot as usize].state, State::Free | State::Retired)
+    }
+
+    /// Whether more than half of the slots have no tickets left: time for a new session.
+    pub fn is_used_up(&self) -> bool {
+        self.retired as usize * 2 > self.slots.len()
     }
 
     /// Takes a free slot. With none, `reclaim` may find one.
@@ -192,8 +205,7 @@ impl<M: Memory> ClientCore<M> {
         let s = &mut self.slots[slot as usize];
         match s.state {
             State::Reserved | State::Ended(Returned::Yes) | State::Held(Returned::Yes) => {
-                s.state = State::Free;
-                self.free.push(slot);
+                self.set_free(slot);
                 true
             }
             State::Ended(Returned::No) | State::Held(Returned::No) => {
@@ -201,7 +213,21 @@ impl<M: Memory> ClientCore<M> {
                 self.quarantined += 1;
                 false
             }
-            State::Free | State::Open | State::Quarantined => false,
+            State::Free | State::Open | State::Quarantined | State::Retired => false,
+        }
+    }
+
+    /// Nobody uses a slot any more: it is free, as long as there are tickets for it.
+    #[inline]
+    fn set_free(&mut self, slot: u32) {
+        let n = self.slots.len() as u64;
+        let s = &mut self.slots[slot as usize];
+        if s.ticket + u64::from(TRIES_MAX) * n < TICKETS_END {
+            s.state = State::Free;
+            self.free.push(slot);
+        } else {
+            s.state = State::Retired;
+            self.retired += 1;
         }
     }
 
@@ -264,7 +290,7 @@ impl<M: Memory> ClientCore<M> {
         let n = self.slots.len();
         for i in 0..n {
             let slot = (self.next_look + i) % n;
-            if matches!(self.slots[slot].state, State::Free | State::Quarantined) {
+            if matches!(self.slots[slot].state, State::Free | State::Quarantined | State::Retired) {
                 continue;
             }
             self.settle(slot as u32, now_ns, fx);
@@ -369,9 +395,8 @@ impl<M: Memory> ClientCore<M> {
             if s.state == State::Open && (s.one_way || expired) {
                 self.settle(slot, now_ns, fx);
             } else if s.state == State::Quarantined && self.replies.stamp(&self.inbox, s.ticket) > s.ticket {
-                s.state = State::Free;
                 self.quarantined -= 1;
-                self.free.push(slot);
+                self.set_free(slot);
             }
         }
     }
@@ -395,7 +420,11 @@ impl<M: Memory> ClientCore<M> {
         for (slot, s) in self.slots.iter().enumerate() {
             let has_right = !matches!(
                 s.state,
-                State::Free | State::Reserved | State::Ended(Returned::Yes) | State::Held(Returned::Yes)
+                State::Free
+                    | State::Retired
+                    | State::Reserved
+                    | State::Ended(Returned::Yes)
+                    | State::Held(Returned::Yes)
             );
             if has_right && self.replies.stamp(&self.inbox, s.ticket) <= s.ticket {
                 open.push((s.position, slot));
@@ -439,5 +468,73 @@ impl<M: Memory> ClientCore<M> {
     /// Takes the announcement back.
     pub fn awake(&mut self) {
         self.parking.awake(&self.outbox);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::Mapped;
+    use crate::memory::sealed::{self, Kind};
+
+    struct NoBell;
+
+    impl Effects for NoBell {
+        fn ring_director(&mut self) {}
+    }
+
+    const SHAPE: SessionShape =
+        SessionShape { slots: 2, reply_capacity: 64, request_arena: 0, reply_arena: 0 };
+
+    fn core() -> ClientCore<Mapped> {
+        let segment = |words: usize| {
+            let bytes = words as u64 * 8;
+            sealed::create("test", bytes, bytes, Kind::ReadWrite).expect("memory").0
+        };
+        ClientCore::new(SHAPE, segment(SHAPE.outbox().words), segment(SHAPE.inbox().words))
+    }
+
+    fn answer(core: &ClientCore<Mapped>, ticket: u64, status: Status) {
+        let mut record = [0; LINE];
+        ReplyHead { status: status as u16, ..ReplyHead::default() }.write(&mut record);
+        core.replies.publish(&core.inbox, ticket, &record, HEAD);
+    }
+
+    fn submit(core: &mut ClientCore<Mapped>, slot: u32) -> u64 {
+        core.submit(slot, Request::default(), &[0; LINE], &mut NoBell)
+    }
+
+    #[test]
+    fn a_slot_whose_tickets_are_used_up_is_used_no_more() {
+        let mut core = core();
+        assert_eq!(core.reserve(), Some(0));
+        // Room for one more call, and not for two.
+        core.slots[0].ticket = TICKETS_END - 2 * u64::from(TRIES_MAX) - 2;
+        let name = submit(&mut core, 0);
+        for again in 0..u64::from(TRIES_MAX) {
+            let ticket = name + 2 * again;
+            assert!(ticket < TICKETS_END);
+            answer(&core, ticket, Status::NotBegun);
+            core.settle(0, 1, &mut NoBell);
+        }
+        assert_eq!(core.look(name, 1, &mut NoBell).map(|o| o.status), Some(Status::NotBegun));
+        assert!(core.release(0));
+        assert!(core.is_unused() && core.is_free(0) && !core.is_used_up());
+        assert_eq!(core.reserve(), Some(1));
+        core.slots[1].ticket = TICKETS_END - 1;
+        assert!(core.release(1));
+        assert!(core.is_unused() && core.is_used_up());
+        assert_eq!(core.reserve(), None);
+    }
+
+    #[test]
+    fn a_call_that_nobody_began_has_not_run_though_nobody_is_left_to_try_it_again() {
+        let mut core = core();
+        let slot = core.reserve().expect("a free slot");
+        let name = submit(&mut core, slot);
+        answer(&core, name, Status::NotBegun);
+        core.abandon(Status::MayHaveRun, &mut NoBell);
+        let outcome = core.look(name, 1, &mut NoBell).expect("it has ended");
+        assert_eq!((outcome.status, outcome.may_have_run), (Status::NotBegun, false));
     }
 }

@@ -261,6 +261,10 @@ impl Inner {
         if !self.session.is_attached() {
             self.attach(until_ns)?;
         }
+        if self.session.core.is_used_up() && self.session.core.open() == 0 {
+            self.session.leave();
+            self.begin_anew()?;
+        }
         if self.session.open_routes.get(route.0 as usize) == Some(&true) {
             return Ok(());
         }

@@ -358,6 +358,11 @@ impl Session {
         }
     }
 
+    /// Leaves the director: nothing of it is open, and no call will be sent any more.
+    pub fn leave(&mut self) {
+        (self.unknown, self.channel) = (true, None);
+    }
+
     /// Whether anybody still needs this session.
     pub fn is_in_use(&self) -> bool {
         !self.unknown || !self.stash.is_empty() || !self.core.is_settled()
