@@ -405,6 +405,8 @@ impl<M: Memory> ClientCore<M> {
     /// in quarantine; what has ended can still be looked at.
     pub fn abandon(&mut self, status: Status, fx: &mut impl Effects) {
         for slot in 0..self.slots.len() as u32 {
+            // What nobody began has not run: there is nobody to try it again with.
+            self.slots[slot as usize].tries = TRIES_MAX;
             self.settle(slot, 0, fx);
             if self.slots[slot as usize].state == State::Open {
                 self.give_up(slot, Outcome::without_reply(status, true));
