@@ -8,9 +8,9 @@ pub const PROTOCOL: u32 = 1;
 
 /// Longest name of a bus, in bytes: it is part of a socket's path, which the kernel limits to 107 bytes.
 pub const BUS_NAME_MAX: usize = 48;
-/// Longest name of a service or an operation, in bytes: it travels in a fixed field of a control message.
+/// Longest name of a service or an operation, in bytes: OPERATIONS_MAX of them fit one control message.
 pub const NAME_MAX: usize = 64;
-/// Operations of one service: they travel in one control message.
+/// Operations that one worker provides of one service: they travel in one control message.
 pub const OPERATIONS_MAX: usize = 64;
 /// Longest message of an application error, in bytes; what is longer is cut at a character boundary.
 pub const MESSAGE_MAX: usize = 1024;
@@ -31,7 +31,7 @@ pub const SLOTS_MAX: u32 = 4096;
 pub const REPLY_CAPACITY_DEFAULT: u32 = 4096;
 /// Bytes of an arena, by default. Address space only: a page costs memory when it is first written.
 pub const ARENA_DEFAULT: u64 = 64 << 20;
-/// Most bytes of an arena, and so of one payload: offsets in an arena are counted in 64-byte units of 32 bits.
+/// Most bytes of an arena: its allocator counts in units of 64 bytes, with 32 bits, of which it keeps some to itself.
 pub const ARENA_MAX: u64 = 64 << 30;
 /// Most bytes of one payload: its length is a 32-bit field.
 pub const PAYLOAD_MAX: u64 = u32::MAX as u64;
@@ -47,7 +47,7 @@ pub const SESSIONS_PER_WORKER_MAX: usize = 1 << 16;
 
 /// Routes of a session: their number has 32 bits in the record, and the director's table is an array.
 pub const ROUTES_MAX: u32 = 4096;
-/// Workers of a director: a session's table of mappings is an array of this many bytes at most.
+/// Workers of a director: a session's table of mappings is an array of this many entries at most.
 pub const WORKERS_MAX: usize = 1024;
 /// Sessions of a director.
 pub const SESSIONS_MAX: usize = 8192;

@@ -37,7 +37,7 @@ impl Process {
         let peer = getsockopt(&socket, sockopt::PeerCredentials).map_err(failed())?;
         let pid = peer.pid();
         let pidfd = match getsockopt(&socket, sockopt::PeerPidfd) {
-            // Before 6.5. Another process may have the pid by now; the handshake's nonce must come from that one.
+            // Before 6.5. Where the peer is dead, another process may have the pid by now, and is watched in its place.
             Err(Errno::ENOPROTOOPT) => pidfd_open(pid),
             answer => answer,
         }
