@@ -195,8 +195,11 @@ impl Control {
                 // Whoever doesn't read it sees the socket close.
                 let _ = channel.send_message(&FromDirector::Closing, &[]);
             }
-            if let Stage::Worker(named, _) = peer.stage {
-                named.unlink()?;
+            if let Stage::Worker(named, _) = peer.stage
+                && let Err(error) = named.unlink()
+            {
+                // The rest goes all the same.
+                tracing::warn!(%error, "a worker's segment could not be removed");
             }
         }
         self.forget_ledgers(|_| true);
