@@ -31,7 +31,7 @@ pub const SLOTS_MAX: u32 = 4096;
 pub const REPLY_CAPACITY_DEFAULT: u32 = 4096;
 /// Bytes of an arena, by default. Address space only: a page costs memory when it is first written.
 pub const ARENA_DEFAULT: u64 = 64 << 20;
-/// Most bytes of an arena: its allocator counts in units of 64 bytes, with 32 bits, of which it keeps some to itself.
+/// Most bytes of an arena: its allocator counts in 64-byte units, with 32 bits.
 pub const ARENA_MAX: u64 = 64 << 30;
 /// Most bytes of one payload: its length is a 32-bit field.
 pub const PAYLOAD_MAX: u64 = u32::MAX as u64;

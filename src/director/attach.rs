@@ -16,8 +16,8 @@ use crate::layout::{SessionShape, WorkShape};
 use crate::limits;
 
 impl<M: Memory> DirectorCore<M> {
-    /// A session attaches. Its id was never another's. Its memory was checked. `published` is the position of its next request. It is polled
-    /// at once, since it may have published already.
+    /// A session attaches. Its id was never another's. Its memory was checked. `published` is the position of its next
+    /// request. It is polled at once, since it may have published already.
     pub fn attach_session(
         &mut self,
         id: u64,
@@ -107,7 +107,7 @@ impl<M: Memory> DirectorCore<M> {
         }
     }
 
-    /// A worker attaches with fresh memory on both sides. Its id was never another's.
+    /// A worker attaches with fresh memory on both sides. Its id is nobody else's.
     pub fn attach_worker(
         &mut self,
         id: u64,

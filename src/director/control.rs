@@ -49,8 +49,15 @@ enum Stage {
     Connected,
     Greeted(Role),
     Session(SessionDescriptors),
-    /// Its work segment, and how many messages it was sent.
-    Worker(Named, u64),
+    Worker(WorkerSegment),
+}
+
+/// A worker's work segment.
+struct WorkerSegment {
+    id: u64,
+    named: Named,
+    /// Messages that the worker was sent.
+    sent: u64,
 }
 
 /// What a session's workers are given.
@@ -111,7 +118,7 @@ pub struct Control {
     peers: HashMap<Connection, Peer>,
     next_connection: Connection,
     next_session: u64,
-    next_worker: u64,
+    last_worker: u32,
     boot: [u64; 2],
     pid_namespace: u64,
     uid: u32,
@@ -150,7 +157,8 @@ impl Control {
             next_connection: FIRST_CONNECTION,
             // Above all that an earlier director gave.
             next_session: (folder.epoch() << 32) + 1,
-            next_worker: (folder.epoch() << 16) + 1,
+            // Somewhere else than an earlier director began, so that ids of workers that went are not soon given again.
+            last_worker: (folder.epoch() << 16) as u32,
             boot: boot_id()?,
             pid_namespace: pid_namespace_inode()?,
             uid: nix::unistd::geteuid().as_raw(),
@@ -195,8 +203,8 @@ impl Control {
                 // Whoever doesn't read it sees the socket close.
                 let _ = channel.send_message(&FromDirector::Closing, &[]);
             }
-            if let Stage::Worker(named, _) = peer.stage
-                && let Err(error) = named.unlink()
+            if let Stage::Worker(segment) = peer.stage
+                && let Err(error) = segment.named.unlink()
             {
                 // The rest goes all the same.
                 tracing::warn!(%error, "a worker's segment could not be removed");
@@ -434,7 +442,6 @@ impl Control {
         shape: WorkShape,
         descriptors: Vec<OwnedFd>,
     ) -> Result<(), Trouble> {
-        let Some(peer) = self.peers.get(&from) else { return Ok(()) };
         let Ok([page, bell]) = <[OwnedFd; 2]>::try_from(descriptors) else { return Err(Trouble::Gone) };
         if !shape.is_valid() {
             return Err(Trouble::Refused(Status::Fault, format!("sizes out of bounds: {shape:?}")));
@@ -444,11 +451,11 @@ impl Control {
         sealed::check(&page, "progress page", page_bytes, page_bytes, Kind::WriterOnly)?;
         let page_inode = sealed::inode(&page)?;
         let page = sealed::map_ro(&page, page_bytes, progress.words)?;
-        let id = if worker == 0 { self.next_worker } else { worker };
+        let id = if worker == 0 { self.new_worker_id() } else { worker };
+        let Some(peer) = self.peers.get(&from) else { return Ok(()) };
         let identity = peer.process.identity;
         let right = self.credentials.worker(id, identity.uid, page_inode);
         let carried = if worker == 0 {
-            self.next_worker += 1;
             None
         } else {
             let old = self.estate.ledgers.iter().find(|l| l.worker == worker && l.shape == shape);
@@ -474,9 +481,20 @@ impl Control {
             worker: Doorbell::from_fd(bell)?,
             own: Doorbell::new()?,
         };
-        peer.stage = Stage::Worker(named, 0);
+        peer.stage = Stage::Worker(WorkerSegment { id, named, sent: 0 });
         peer.attached = true;
         self.pass_on(ToData::Worker(from, Box::new(new)))
+    }
+
+    /// An id that nobody has, nor will be asked for by. It has 32 bits, as many as a reply carries: so ids come round,
+    /// after 2^32 workers, and those that are somebody's are passed over.
+    fn new_worker_id(&mut self) -> u64 {
+        let (peers, estate, folder) = (&self.peers, &self.estate, &self.folder);
+        next_id(&mut self.last_worker, |id| {
+            peers.values().any(|p| matches!(&p.stage, Stage::Worker(segment) if segment.id == id))
+                || estate.ledgers.iter().any(|l| l.worker == id)
+                || estate.unreadable.contains(&folder.worker_link(id))
+        })
     }
 
     /// Makes a work segment: linked, when its head and its ledger are complete.
@@ -523,8 +541,8 @@ impl Control {
             }
             ToControl::WorkerOpened { to, worker, credential, start, own } => {
                 let message = FromDirector::WorkerOpened { worker, credential, start };
-                let Some(Peer { stage: Stage::Worker(named, _), .. }) = self.peers.get(&to) else { return };
-                match named.read_only_fd() {
+                let Some(Peer { stage: Stage::Worker(segment), .. }) = self.peers.get(&to) else { return };
+                match segment.named.read_only_fd() {
                     Ok(work) => self.send(to, message, vec![work, own]),
                     Err(error) => self.end(to, Trouble::Own(error)),
                 }
@@ -533,8 +551,8 @@ impl Control {
             ToControl::Disconnect(connection) => self.close(connection),
             ToControl::Forget(connection) => {
                 self.close(connection);
-                if let Some(Peer { stage: Stage::Worker(named, _), .. }) = self.peers.remove(&connection)
-                    && let Err(error) = named.unlink()
+                if let Some(Peer { stage: Stage::Worker(segment), .. }) = self.peers.remove(&connection)
+                    && let Err(error) = segment.named.unlink()
                 {
                     tracing::warn!(%error, "a worker's segment could not be removed");
                 }
@@ -582,12 +600,12 @@ impl Control {
             match channel.send_message(message, &borrowed) {
                 Ok(()) => {
                     peer.unsent.pop_front();
-                    if let Stage::Worker(named, sent) = &mut peer.stage {
+                    if let Stage::Worker(segment) = &mut peer.stage {
                         // Once the message can be read, so that a worker that looks for it finds it.
-                        *sent += 1;
-                        let memory = named.mem();
+                        segment.sent += 1;
+                        let memory = segment.named.mem();
                         memory.release();
-                        memory.store(WORK_CONTROL, *sent);
+                        memory.store(WORK_CONTROL, segment.sent);
                     }
                 }
                 Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
@@ -646,6 +664,17 @@ impl Control {
     }
 }
 
+/// The next id that is not 0 and not used: one of the next few, since more can't be.
+fn next_id(last: &mut u32, is_used: impl Fn(u64) -> bool) -> u64 {
+    loop {
+        *last = last.wrapping_add(1);
+        let id = u64::from(*last);
+        if id != 0 && !is_used(id) {
+            return id;
+        }
+    }
+}
+
 /// Somebody who says that he was here before: who can't be, or comes too late. He begins anew.
 fn unknown(what: &str) -> Trouble {
     Trouble::Refused(Status::MayHaveRun, format!("this director does not know that {what}"))
@@ -662,4 +691,18 @@ fn watch(epoll: &Epoll, fd: impl AsFd, flags: EpollFlags, token: u64) -> Result<
 /// What the names of this bus's segments begin with.
 fn segment_prefix(folder: &RuntimeFolder) -> String {
     format!("trine-{:016x}-", folder.bus_id()[0])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_workers_fit_a_reply_and_are_never_two_workers() {
+        let mut last = u32::MAX - 1;
+        let next = |last: &mut u32| next_id(last, |id| [1, 2].contains(&id));
+        assert_eq!(next(&mut last), u64::from(u32::MAX));
+        assert_eq!(next(&mut last), 3, "0 is the director, the others are here");
+        assert_eq!(next(&mut last), 4);
+    }
 }
