@@ -33,7 +33,8 @@ use crate::waiting::now_ns;
 
 /// Messages read from one peer before the next has its turn.
 const BUDGET: usize = 16;
-/// Messages that may wait for a worker that is slow to read: one for each session, and some.
+/// Messages that may wait for a worker that is slow to read: one for each session, and some. An inspection, which may
+/// be longer, is one answer; while it is not read nothing else is asked.
 const UNSENT_MAX: usize = limits::SESSIONS_MAX + 64;
 /// Peers whose clocks differ more are in another time namespace, where deadlines mean something else.
 const CLOCKS_DIFFER_NS: u64 = 10_000_000_000;
@@ -548,6 +549,7 @@ impl Control {
                 }
             }
             ToControl::MapSession { to, index, session } => self.map_session(to, index, session),
+            ToControl::Inspected(to, rows) => self.send_all(to, rows.into_iter().map(|row| (row, Vec::new()))),
             ToControl::Disconnect(connection) => self.close(connection),
             ToControl::Forget(connection) => {
                 self.close(connection);
@@ -579,6 +581,11 @@ impl Control {
 
     /// Sends, or keeps what the peer has no room for.
     fn send(&mut self, to: Connection, message: FromDirector, descriptors: Vec<OwnedFd>) {
+        self.send_all(to, [(message, descriptors)]);
+    }
+
+    /// The same for an answer of several messages.
+    fn send_all(&mut self, to: Connection, answer: impl IntoIterator<Item = (FromDirector, Vec<OwnedFd>)>) {
         let Some(peer) = self.peers.get_mut(&to) else { return };
         if peer.channel.is_none() {
             return;
@@ -586,8 +593,9 @@ impl Control {
         if peer.unsent.len() >= UNSENT_MAX {
             return self.end(to, Trouble::Refused(Status::Busy, "you don't read your messages".into()));
         }
-        peer.unsent.push_back((message, descriptors));
-        if peer.unsent.len() == 1 {
+        let was_empty = peer.unsent.is_empty();
+        peer.unsent.extend(answer);
+        if was_empty {
             self.send_unsent(to);
         }
     }

@@ -370,9 +370,7 @@ impl Data {
     fn inspect(&mut self, from: Connection, now_ns: u64) {
         let mut inspection = self.core.inspect(now_ns);
         inspection.faults = self.faults;
-        for row in super::rows::rows(&inspection) {
-            self.shell.send(ToControl::Send(from, row));
-        }
+        self.shell.send(ToControl::Inspected(from, super::rows::rows(&inspection)));
     }
 
     fn stop(&mut self, now_ns: u64) {

@@ -197,6 +197,21 @@ fn a_routes_number_leads_to_one_operation() {
 }
 
 #[test]
+fn an_inspection_may_be_longer_than_what_a_slow_reader_may_leave() {
+    let place = Place::new();
+    let worker = place.bus.worker(WorkerOptions::default()).unwrap();
+    let many = limits::SESSIONS_MAX + 1000;
+    (0..many).for_each(|n| worker.provide(&format!("service-{n}"), &["echo"]).unwrap());
+    let slow = place.greet(Role::Monitor);
+    say(&slow, &ToDirector::Inspect, &[]);
+    // Answered later, so all that the slow one asked for was sent, or waits for it.
+    assert_eq!(place.bus.inspect().unwrap().services.len(), many + 1);
+    let rows = std::iter::from_fn(|| hear(&slow)).take_while(|m| !matches!(m, FromDirector::InspectEnd { .. }));
+    let services = rows.filter(|row| matches!(row, FromDirector::ServiceRow { .. })).count();
+    assert_eq!(services, many + 1);
+}
+
+#[test]
 fn another_version_is_told_both_versions() {
     let place = Place::new();
     for role in [Role::Client, Role::Worker, Role::Monitor] {

@@ -120,6 +120,8 @@ pub enum ToData {
 /// What is to go out.
 pub enum ToControl {
     Send(Connection, FromDirector),
+    /// The rows of an inspection.
+    Inspected(Connection, Vec<FromDirector>),
     /// With the director's doorbell that the peer is to ring.
     SessionOpened {
         to: Connection,
