@@ -38,6 +38,10 @@ const BUDGET: usize = 16;
 const UNSENT_MAX: usize = limits::SESSIONS_MAX + 64;
 /// Peers whose clocks differ more are in another time namespace, where deadlines mean something else.
 const CLOCKS_DIFFER_NS: u64 = 10_000_000_000;
+/// Connections of one user that have not said Hello: beyond, the oldest is closed.
+const SILENT_MAX: usize = 256;
+/// How long a connection may take to say Hello.
+const SILENT_NS: u64 = 5_000_000_000;
 /// How often a listener that had no descriptor left tries again.
 const RETRY_MS: u16 = 200;
 
@@ -82,6 +86,13 @@ struct Peer {
     blocked: bool,
 }
 
+/// A connection that has not said Hello.
+struct Silent {
+    connection: Connection,
+    uid: u32,
+    until_ns: u64,
+}
+
 /// What goes wrong between a director and one peer: it ends that connection.
 enum Trouble {
     Fault(Fault),
@@ -117,6 +128,8 @@ pub struct Control {
     exhausted: bool,
     epoll: Epoll,
     peers: HashMap<Connection, Peer>,
+    /// Connections that have not said Hello, the oldest first.
+    silent: VecDeque<Silent>,
     next_connection: Connection,
     next_session: u64,
     last_worker: u32,
@@ -155,6 +168,7 @@ impl Control {
             listener: Some(listener),
             exhausted: false,
             peers: HashMap::new(),
+            silent: VecDeque::new(),
             next_connection: FIRST_CONNECTION,
             // Above all that an earlier director gave.
             next_session: (folder.epoch() << 32) + 1,
@@ -174,7 +188,7 @@ impl Control {
     pub fn run(mut self) -> Result<(), Error> {
         let mut events = [EpollEvent::empty(); 64];
         loop {
-            let timeout = if self.exhausted { EpollTimeout::from(RETRY_MS) } else { EpollTimeout::NONE };
+            let timeout = self.timeout();
             // An interrupted wait found nothing, and is done again.
             let ready = self.epoll.wait(&mut events, timeout).unwrap_or(0);
             if self.exhausted {
@@ -187,12 +201,49 @@ impl Control {
                     connection => self.serve(connection, event.events()),
                 }
             }
+            self.close_silent();
             while let Some(message) = self.link.to_control.pop() {
                 if matches!(message, ToControl::Finished) {
                     return self.finish();
                 }
                 self.obey(message);
             }
+        }
+    }
+
+    /// When it is to look though nothing has come.
+    fn timeout(&self) -> EpollTimeout {
+        let silent_ms = self.silent.front().map(|s| s.until_ns.saturating_sub(now_ns()).div_ceil(1_000_000));
+        let silent_ms = silent_ms.map(|ms| ms.min(SILENT_NS / 1_000_000) as u16);
+        let retry_ms = self.exhausted.then_some(RETRY_MS);
+        silent_ms.into_iter().chain(retry_ms).min().map_or(EpollTimeout::NONE, EpollTimeout::from)
+    }
+
+    /// Closes connections that have been silent for too long.
+    fn close_silent(&mut self) {
+        while let Some(oldest) = self.silent.front().filter(|s| now_ns() >= s.until_ns) {
+            let connection = oldest.connection;
+            self.close_if_silent(connection);
+        }
+    }
+
+    /// Closes a connection, unless it says Hello now: that may stand in its socket.
+    fn close_if_silent(&mut self, connection: Connection) {
+        self.serve(connection, EpollFlags::EPOLLIN);
+        if let Some(Peer { stage: Stage::Connected, .. }) = self.peers.get(&connection) {
+            self.end(connection, Trouble::Refused(Status::Busy, "you don't say who you are".into()));
+        }
+        self.silent.retain(|s| s.connection != connection);
+    }
+
+    /// Notes a connection that has said nothing yet. Everybody has room for some: the oldest gives way.
+    fn add_silent(&mut self, connection: Connection, uid: u32) {
+        self.silent.push_back(Silent { connection, uid, until_ns: now_ns() + SILENT_NS });
+        let mut own = self.silent.iter().filter(|s| s.uid == uid);
+        if let Some(oldest) = own.next().map(|s| s.connection)
+            && own.count() >= SILENT_MAX
+        {
+            self.close_if_silent(oldest);
         }
     }
 
@@ -274,6 +325,7 @@ impl Control {
         let channel = Some(channel);
         self.peers
             .insert(connection, Peer { channel, process, stage, attached: false, unsent, blocked: false });
+        self.add_silent(connection, uid);
         Ok(())
     }
 
@@ -376,6 +428,7 @@ impl Control {
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.stage = Stage::Greeted(role);
         }
+        self.silent.retain(|s| s.connection != from);
         self.send(from, welcome, Vec::new());
         Ok(())
     }
@@ -664,6 +717,9 @@ impl Control {
             let _ = self.epoll.delete(&channel);
         }
         peer.unsent.clear();
+        if matches!(peer.stage, Stage::Connected) {
+            self.silent.retain(|s| s.connection != connection);
+        }
         if peer.attached {
             self.link.to_data.push(ToData::Closed(connection));
         } else {

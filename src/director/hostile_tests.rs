@@ -369,6 +369,23 @@ fn a_thousand_idle_connections_disturb_nobody() {
     assert_eq!(more.call(more.route("text", "echo").unwrap(), b"x").unwrap().bytes().to_vec(), b"x");
 }
 
+#[test]
+fn connections_that_say_nothing_give_way_and_those_that_speak_do_not() {
+    let place = Place::new();
+    let first = place.connect();
+    let spoke = place.connect();
+    say(&spoke, &hello(PROTOCOL, Role::Monitor), &[]);
+    // As many as there is room for, and one more.
+    let idle: Vec<Channel> = (0..256).map(|_| place.connect()).collect();
+    expect_refusal(&first, Status::Busy);
+    assert!(matches!(hear(&spoke), Some(FromDirector::Welcome { .. })));
+    // In time, the others go as well.
+    idle.iter().for_each(|channel| expect_refusal(channel, Status::Busy));
+    place.others_are_right(10);
+    say(&spoke, &ToDirector::Inspect, &[]);
+    assert!(hear(&spoke).is_some());
+}
+
 /// Where a director in a process of its own begins; run by itself it does nothing.
 #[test]
 fn director_of_its_own() {
