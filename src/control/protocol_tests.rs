@@ -529,6 +529,7 @@ fn times() {
         include_str!("../director/control.rs"),
         include_str!("../director/data.rs"),
         include_str!("../director/core.rs"),
+        include_str!("../director/session.rs"),
     ];
     for row in table("Times and other choices of the code") {
         let begins = format!("const {}: ", row.cell(0));

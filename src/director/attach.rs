@@ -65,7 +65,8 @@ impl<M: Memory> DirectorCore<M> {
         };
         session.set_route(number, operation);
         for provider in &self.table.operation(operation).providers {
-            if session.mapping(provider.worker) == Mapping::None
+            // One that refused may have had no descriptor left: it is asked again.
+            if matches!(session.mapping(provider.worker), Mapping::None | Mapping::Refused)
                 && let Some(worker) = self.workers.get_mut(provider.worker)
             {
                 ask_to_map(session, key, worker, provider.worker, fx);

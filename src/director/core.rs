@@ -297,6 +297,7 @@ impl<M: Memory> DirectorCore<M> {
         let mut best: Option<(u64, Provider, u16)> = None;
         let mut hope = false;
         let several = providers.len() > 1;
+        let mut asks_again = None;
         for provider in providers {
             let Some(worker) = self.workers.get_mut(provider.worker) else { continue };
             if worker.standing != Standing::Serving {
@@ -305,8 +306,8 @@ impl<M: Memory> DirectorCore<M> {
             let session = &mut self.sessions[key];
             let index = match session.mapping(provider.worker) {
                 Mapping::Open(index) => index,
-                Mapping::Refused => continue,
-                Mapping::None => {
+                Mapping::Refused if !*asks_again.get_or_insert_with(|| session.is_time_to_ask(now_ns)) => continue,
+                Mapping::None | Mapping::Refused => {
                     hope |= ask_to_map(session, key, worker, provider.worker, fx);
                     continue;
                 }

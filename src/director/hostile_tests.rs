@@ -386,6 +386,47 @@ fn connections_that_say_nothing_give_way_and_those_that_speak_do_not() {
     assert!(hear(&spoke).is_some());
 }
 
+#[test]
+fn a_worker_that_refused_a_session_is_asked_again() {
+    let place = Place::new();
+    let worker = place.greet(Role::Worker);
+    let shape = WorkShape { slots: 4 };
+    let bytes = shape.progress().words as u64 * 8;
+    let (_page, page) = sealed::create("trine progress page", bytes, bytes, Kind::WriterOnly).unwrap();
+    let bell = Doorbell::new().unwrap();
+    let open = ToDirector::OpenWorker { worker: 0, credential: [0; 2], taken: 0, shape };
+    say(&worker, &open, &[page.as_fd(), bell.as_fd()]);
+    assert!(matches!(hear(&worker), Some(FromDirector::WorkerOpened { .. })));
+    let operations = ["a", "b"].map(|name| Name::new("o", name).unwrap()).to_vec();
+    say(&worker, &ToDirector::Provide { service: Name::new("s", "short").unwrap(), first: 0, operations }, &[]);
+    assert!(matches!(hear(&worker), Some(FromDirector::Provided { status: Status::Ok, .. })));
+    let refuse = || match hear(&worker) {
+        Some(FromDirector::MapSession { index, .. }) => {
+            say(&worker, &ToDirector::SessionMapped { index, accepted: false }, &[])
+        }
+        other => panic!("{other:?}"),
+    };
+    let route = place.client.route("short", "a").unwrap();
+    refuse();
+    assert_eq!(place.client.call(route, b"").err().map(|e| e.status()), Some(Status::NoWorker));
+    // Another route is a reason.
+    place.client.route("short", "b").unwrap();
+    refuse();
+    // And so is time, for one who goes on calling.
+    let until = Instant::now() + PATIENCE;
+    while !worker_has_heard(&worker) {
+        assert!(Instant::now() < until, "it is not asked again");
+        let deadline = Instant::now() + Duration::from_millis(20);
+        let call = place.client.request(route).deadline(deadline).submit(b"", crate::Until::Now).unwrap();
+        assert!(call.wait().is_err());
+    }
+    refuse();
+}
+
+fn worker_has_heard(worker: &Channel) -> bool {
+    worker.wait_readable(0).unwrap() == crate::control::socket::Waited::Readable
+}
+
 /// Where a director in a process of its own begins; run by itself it does nothing.
 #[test]
 fn director_of_its_own() {

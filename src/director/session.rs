@@ -13,6 +13,9 @@ use crate::identity::Identity;
 use crate::layout::{Inbox, LINE, Outbox, Place, Record, Request, SessionShape, flag, place};
 use crate::layout::{WORD_PAYLOAD_AT, WORD_REPLY_AT};
 
+/// How long a worker that refused to map a session is left alone.
+const ASK_AGAIN_NS: u64 = 1_000_000_000;
+
 /// No place: the end of a list.
 pub const NONE: u32 = u32::MAX;
 
@@ -51,7 +54,7 @@ pub enum Mapping {
     Asked(u16),
     /// It has mapped it: calls may go there.
     Open(u16),
-    /// It could not.
+    /// It could not. It is asked again after a while: see [`Session::is_time_to_ask`].
     Refused,
     /// It was told to unmap it.
     Closing(u16),
@@ -98,6 +101,8 @@ pub struct Session<M: Memory> {
     /// It came back after a director's death, and has not published all again yet.
     pub republishing: bool,
     notices: u64,
+    /// When workers that refused to map it are asked again; 0: none did, as far as anybody has noticed.
+    ask_again_ns: u64,
 }
 
 impl<M: Memory> Session<M> {
@@ -141,6 +146,7 @@ impl<M: Memory> Session<M> {
             republishing: false,
             // Goes on where an earlier director was: only that it moves means anything.
             notices: inbox.load(at.notices),
+            ask_again_ns: 0,
             id,
             identity,
             shape,
@@ -220,6 +226,16 @@ impl<M: Memory> Session<M> {
             self.mappings.resize(worker + 1, Mapping::None);
         }
         self.mappings[worker] = mapping;
+    }
+
+    /// Whether workers that refused to map it are to be asked again, now that a call could go to one: they may have
+    /// had no descriptor left. True once in a while.
+    pub fn is_time_to_ask(&mut self, now_ns: u64) -> bool {
+        let is_time = self.ask_again_ns != 0 && now_ns >= self.ask_again_ns;
+        if is_time || self.ask_again_ns == 0 {
+            self.ask_again_ns = now_ns + ASK_AGAIN_NS;
+        }
+        is_time
     }
 
     /// Whether a worker may still reach its memory.
