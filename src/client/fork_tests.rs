@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::memory::in_child;
+use crate::memory::{in_child, start_child};
 use crate::{Bus, ClientOptions, Director, DirectorOptions, Error, Status, Until, WorkerOptions};
 
 fn is_forked(error: Error) -> bool {
@@ -75,6 +75,29 @@ fn a_forked_child_is_told_so_by_every_handle_and_harms_none() {
     let seen = bus.inspect().unwrap();
     assert_eq!((seen.sessions.len(), seen.workers.len()), (1, 1));
     director.stop().unwrap();
+}
+
+#[test]
+fn a_dead_clients_session_ends_though_its_child_lives_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let bus = Bus::at(folder.path());
+    let _director = Director::new(&bus, DirectorOptions::default()).unwrap().spawn().unwrap();
+    // Open as long as somebody who has inherited it lives.
+    let (lives_on, end) = std::io::pipe().unwrap();
+    let mut end = Some(end);
+    assert!(in_child(|| {
+        drop(end.take());
+        let client = bus.client(ClientOptions::default()).expect("a client");
+        // Ends when this test does.
+        start_child(|| std::io::Read::read(&mut &lives_on, &mut [0]).is_ok());
+        std::mem::forget(client);
+        true
+    }));
+    let until = std::time::Instant::now() + Duration::from_secs(20);
+    while !bus.inspect().unwrap().sessions.is_empty() {
+        assert!(std::time::Instant::now() < until, "the session is still there");
+    }
+    drop(end);
 }
 
 #[test]

@@ -57,12 +57,13 @@ fn to_director() -> impl Strategy<Value = ToDirector> {
         (any::<u64>(), any::<[u64; 2]>(), any::<u64>(), work_shape()).prop_map(
             |(worker, credential, taken, shape)| ToDirector::OpenWorker { worker, credential, taken, shape }
         ),
-        (name(), 0..=u16::MAX - 64, names(limits::OPERATIONS_MAX))
-            .prop_map(|(service, first, mut operations)| {
+        (name(), 0..=u16::MAX - 64, names(limits::OPERATIONS_MAX)).prop_map(
+            |(service, first, mut operations)| {
                 operations.sort();
                 operations.dedup();
                 ToDirector::Provide { service, first, operations }
-            }),
+            }
+        ),
         name().prop_map(|service| ToDirector::Withdraw { service }),
         (any::<u16>(), any::<bool>())
             .prop_map(|(index, accepted)| ToDirector::SessionMapped { index, accepted }),

@@ -476,6 +476,7 @@ impl Control {
             shape,
             published,
             resumed,
+            pidfd: peer.process.pidfd.try_clone().map_err(Error::io("duplicating a pidfd"))?,
             outbox: sealed::map_ro(&outbox, out_bytes, out.words)?,
             inbox: sealed::map_rw(&inbox, in_bytes, at.words)?,
             client: bell,
@@ -602,7 +603,9 @@ impl Control {
                 }
             }
             ToControl::MapSession { to, index, session } => self.map_session(to, index, session),
-            ToControl::Inspected(to, rows) => self.send_all(to, rows.into_iter().map(|row| (row, Vec::new()))),
+            ToControl::Inspected(to, rows) => {
+                self.send_all(to, rows.into_iter().map(|row| (row, Vec::new())))
+            }
             ToControl::Disconnect(connection) => self.close(connection),
             ToControl::Forget(connection) => {
                 self.close(connection);

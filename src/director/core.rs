@@ -306,7 +306,9 @@ impl<M: Memory> DirectorCore<M> {
             let session = &mut self.sessions[key];
             let index = match session.mapping(provider.worker) {
                 Mapping::Open(index) => index,
-                Mapping::Refused if !*asks_again.get_or_insert_with(|| session.is_time_to_ask(now_ns)) => continue,
+                Mapping::Refused if !*asks_again.get_or_insert_with(|| session.is_time_to_ask(now_ns)) => {
+                    continue;
+                }
                 Mapping::None | Mapping::Refused => {
                     hope |= ask_to_map(session, key, worker, provider.worker, fx);
                     continue;

@@ -36,6 +36,7 @@ mod token {
     pub const WORKER_DIED: u64 = 3 << 56;
     /// A worker whose ledger was inherited: by its place in the list.
     pub const INHERITED_DIED: u64 = 4 << 56;
+    pub const CLIENT_DIED: u64 = 5 << 56;
     pub const KIND: u64 = 0xff << 56;
 }
 
@@ -195,6 +196,7 @@ impl Data {
                 token::SESSION_RINGS => self.core.heat(key),
                 token::WORKER_DIED => self.worker_dead(key),
                 token::INHERITED_DIED => self.inherited_died(key),
+                token::CLIENT_DIED => self.client_died(key),
                 _ => {} // the queue and the workers' progress are looked at in every turn
             }
         }
@@ -278,17 +280,29 @@ impl Data {
         self.core.worker_dead(key, &mut self.shell);
     }
 
+    /// A client is dead. Its socket may be open in a child that it has forked, and that lives on.
+    fn client_died(&mut self, key: usize) {
+        let Some(session) = self.shell.sessions.get_mut(&key) else { return };
+        if let Some(pidfd) = session.pidfd.take() {
+            self.shell.waiter.borrow().remove(&pidfd);
+            self.shell.link.to_control.push(ToControl::Disconnect(session.connection));
+        }
+    }
+
     fn attach_session(&mut self, from: Connection, new: NewSession) {
         let NewSession { id, credential, identity, shape, published, resumed, .. } = new;
-        let NewSession { outbox, inbox, client, own, .. } = new;
+        let NewSession { outbox, inbox, client, own, pidfd, .. } = new;
         let answer = own.try_clone_fd().map_err(|_| Status::Busy).and_then(|copy| {
             let key = if resumed {
                 self.core.resume_session(id, identity, shape, published, outbox, inbox)
             } else {
                 self.core.attach_session(id, identity, shape, published, outbox, inbox)
             }?;
-            let added = self.shell.waiter.borrow().add_doorbell(&own, token::SESSION_RINGS | key as u64);
-            let attached = Attached { connection: from, theirs: client, own, pidfd: None };
+            let waiter = self.shell.waiter.borrow();
+            let added = waiter
+                .add_doorbell(&own, token::SESSION_RINGS | key as u64)
+                .and_then(|()| waiter.add_socket(&pidfd, token::CLIENT_DIED | key as u64));
+            let attached = Attached { connection: from, theirs: client, own, pidfd: Some(pidfd) };
             self.shell.sessions.insert(key, attached);
             self.shell.peers.insert(from, Peer::Session(key));
             added.map_err(|_| Status::Busy)?;
@@ -327,8 +341,7 @@ impl Data {
     }
 
     fn refuse(&mut self, to: Connection, status: Status, message: &str) {
-        let refused =
-            FromDirector::Refused { status, protocol: limits::PROTOCOL, message: message.into() };
+        let refused = FromDirector::Refused { status, protocol: limits::PROTOCOL, message: message.into() };
         self.shell.send(ToControl::Send(to, refused));
         self.shell.send(ToControl::Disconnect(to));
     }

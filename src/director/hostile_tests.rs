@@ -185,7 +185,8 @@ impl RawSession {
 fn a_routes_number_leads_to_one_operation() {
     let place = Place::new();
     let session = RawSession::open(&place);
-    let asked = [(0, "echo", Status::Ok), (0, "other", Status::Fault), (limits::ROUTES_MAX, "echo", Status::Busy)];
+    let asked =
+        [(0, "echo", Status::Ok), (0, "other", Status::Fault), (limits::ROUTES_MAX, "echo", Status::Busy)];
     for (route, operation, expected) in asked {
         let (service, operation) = (Name::new("s", "text").unwrap(), Name::new("o", operation).unwrap());
         say(&session.channel, &ToDirector::OpenRoute { route, service, operation }, &[]);
@@ -206,7 +207,8 @@ fn an_inspection_may_be_longer_than_what_a_slow_reader_may_leave() {
     say(&slow, &ToDirector::Inspect, &[]);
     // Answered later, so all that the slow one asked for was sent, or waits for it.
     assert_eq!(place.bus.inspect().unwrap().services.len(), many + 1);
-    let rows = std::iter::from_fn(|| hear(&slow)).take_while(|m| !matches!(m, FromDirector::InspectEnd { .. }));
+    let rows =
+        std::iter::from_fn(|| hear(&slow)).take_while(|m| !matches!(m, FromDirector::InspectEnd { .. }));
     let services = rows.filter(|row| matches!(row, FromDirector::ServiceRow { .. })).count();
     assert_eq!(services, many + 1);
 }
@@ -398,7 +400,11 @@ fn a_worker_that_refused_a_session_is_asked_again() {
     say(&worker, &open, &[page.as_fd(), bell.as_fd()]);
     assert!(matches!(hear(&worker), Some(FromDirector::WorkerOpened { .. })));
     let operations = ["a", "b"].map(|name| Name::new("o", name).unwrap()).to_vec();
-    say(&worker, &ToDirector::Provide { service: Name::new("s", "short").unwrap(), first: 0, operations }, &[]);
+    say(
+        &worker,
+        &ToDirector::Provide { service: Name::new("s", "short").unwrap(), first: 0, operations },
+        &[],
+    );
     assert!(matches!(hear(&worker), Some(FromDirector::Provided { status: Status::Ok, .. })));
     let refuse = || match hear(&worker) {
         Some(FromDirector::MapSession { index, .. }) => {

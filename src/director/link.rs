@@ -35,6 +35,7 @@ pub struct NewSession {
     pub published: u64,
     /// It was attached to an earlier director.
     pub resumed: bool,
+    pub pidfd: OwnedFd,
     pub outbox: Ro,
     pub inbox: Rw,
     /// The client's, to ring it.

@@ -33,6 +33,13 @@ pub use process::{Process, boot_id, pid_namespace_inode};
 #[cfg(test)]
 pub(crate) fn in_child(child: impl FnOnce() -> bool) -> bool {
     use nix::sys::wait::{WaitStatus, waitpid};
+    let child = start_child(child);
+    waitpid(child, None) == Ok(WaitStatus::Exited(child, 0))
+}
+
+/// The same; its end is not waited for.
+#[cfg(test)]
+pub(crate) fn start_child(child: impl FnOnce() -> bool) -> nix::unistd::Pid {
     use nix::unistd::{ForkResult, fork};
     // SAFETY: the child only runs what the test gave it (the allocator's lock is taken over by the C library) and
     // leaves by _exit.
@@ -42,6 +49,6 @@ pub(crate) fn in_child(child: impl FnOnce() -> bool) -> bool {
             // SAFETY: ends this process at once, running nothing.
             unsafe { nix::libc::_exit(if matches!(said, Ok(true)) { 0 } else { 1 }) }
         }
-        ForkResult::Parent { child } => waitpid(child, None) == Ok(WaitStatus::Exited(child, 0)),
+        ForkResult::Parent { child } => child,
     }
 }
