@@ -145,11 +145,15 @@ fn a_newcomer_is_served_by_a_worker_whose_ring_is_never_empty() {
             }
         });
         let newcomer = place.client(ClientOptions::default());
-        let route = newcomer.route("work", "mix").unwrap();
+        let route = newcomer.route("work", "sleep").unwrap();
         let request = newcomer.request(route).deadline(Instant::now() + Duration::from_secs(5));
-        let said = request.submit(b"new", Until::Forever).unwrap().wait().map(|reply| reply.bytes().to_vec());
+        let said = request
+            .submit(&7u64.to_le_bytes(), Until::Forever)
+            .unwrap()
+            .wait()
+            .map(|reply| reply.bytes().to_vec());
         enough.store(true, Ordering::Release);
-        assert_eq!(said.unwrap(), mix(b"new"));
+        assert_eq!(said.unwrap(), mix(&7u64.to_le_bytes()));
     });
 }
 

@@ -131,13 +131,15 @@ impl Party for Director<'_> {
 
     fn turn(&mut self, now_ns: u64) -> Turn<()> {
         let world = &self.cpu.world;
+        let mut was_rung = false;
         // Now and then a turn without a look at the sockets, as while calls keep coming.
         if world.chance(80) {
             for party in CLIENTS.start..PARTIES {
-                if world.bells[party].take()
-                    && let Some(key) = self.peers.session_of(party)
-                {
-                    self.core.heat(key);
+                if world.bells[party].take() {
+                    was_rung = true;
+                    if let Some(key) = self.peers.session_of(party) {
+                        self.core.heat(key);
+                    }
                 }
                 while let Some(message) = world.receive(&world.places[party].to_director) {
                     self.handle(party, message);
@@ -155,7 +157,8 @@ impl Party for Director<'_> {
             world.saw(Seen::Backlog);
         }
         world.load.set(load);
-        found
+        // Who is rung while it parks does not go to sleep: the ring will not come a second time.
+        if was_rung && found == Turn::Idle { Turn::Busy } else { found }
     }
 
     fn park(&mut self) {

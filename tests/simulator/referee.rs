@@ -120,6 +120,8 @@ impl Referee {
             Status::DeadlineExceeded if outcome.may_have_run => Seen::DeadlineOfClient,
             Status::DeadlineExceeded => Seen::DeadlineUnrun,
             Status::DirectorGone if world.plan.stops_after.is_some() => Seen::DirectorStopped,
+            // Nobody is left to try it again with.
+            Status::NotBegun if world.director_is_dead() => return,
             // Nobody else can have given it up, and what was not begun is tried again, unseen.
             _ => return world.fail(|| format!("call {id} ended {status}")),
         });
