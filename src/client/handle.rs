@@ -2,11 +2,13 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytemuck::{AnyBitPattern, NoUninit};
 
-use super::call::{Draft, Pending, Reply};
+use super::call::{Draft, KeptReply, Pending, Reply};
 use super::core::Outcome;
 use super::session::{RouteName, Session, Stashed};
 use crate::bus::Bus;
@@ -16,7 +18,7 @@ use crate::error::{CallError, Error, Status};
 use crate::layout::SessionShape;
 use crate::limits;
 use crate::memory::Fork;
-use crate::waiting::{Until, Waiter, Waiting, now_ns};
+use crate::waiting::{Armed, Until, Waiter, Waiting, now_ns};
 
 /// How often a client that doesn't sleep looks whether its director is still there.
 const CHECK_NS: u64 = 1_000_000;
@@ -41,6 +43,8 @@ pub struct ClientOptions {
     pub reply_arena: u64,
     /// How long calls look for a director before they end DIRECTOR_GONE.
     pub director_gone: Duration,
+    /// Whether a signal that this thread handles ends its wait: see [`Client::was_interrupted`].
+    pub interruptible: bool,
 }
 
 impl Default for ClientOptions {
@@ -52,6 +56,7 @@ impl Default for ClientOptions {
             request_arena: limits::ARENA_DEFAULT,
             reply_arena: limits::ARENA_DEFAULT,
             director_gone: Duration::from_nanos(limits::DIRECTOR_GONE_NS),
+            interruptible: false,
         }
     }
 }
@@ -87,6 +92,12 @@ impl ClientOptions {
         self
     }
 
+    /// See [`interruptible`](Self::interruptible).
+    pub fn interruptible(mut self, interruptible: bool) -> Self {
+        self.interruptible = interruptible;
+        self
+    }
+
     fn shape(&self) -> Result<SessionShape, Error> {
         let bounds = |what, value, bounds: String| Err(Error::Option { what, value, bounds });
         if !self.slots.is_power_of_two() || self.slots > limits::SLOTS_MAX {
@@ -113,11 +124,33 @@ impl ClientOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Route(pub(super) u32);
 
+impl Route {
+    /// A number for this client's route, where a `Route` can't be kept: other languages, for one.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+
+    /// The route of this number. One that the client has not is refused where it is used.
+    pub fn from_number(number: u32) -> Route {
+        Route(number)
+    }
+}
+
 /// A call's name, to be kept anywhere. It is not a right to anything, and never another call's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(u64);
 
 impl Ticket {
+    /// As a number, which is never 0.
+    pub fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// What `to_bits` gave. Of any other number no client knows anything.
+    pub fn from_bits(bits: u64) -> Ticket {
+        Ticket(bits)
+    }
+
     pub(super) fn new(session: u16, name: u64) -> Self {
         Ticket(u64::from(session) << 48 | name)
     }
@@ -134,8 +167,14 @@ impl Ticket {
 /// A client of a bus. It may be sent to another thread, and is used by one at a time: a pool takes one a thread.
 pub struct Client {
     pub(super) inner: RefCell<Inner>,
+    /// The waiter's descriptor again: one that can be lent while nothing else is.
+    events: OwnedFd,
+    /// Tells this process's clients from one another.
+    pub(super) number: u64,
     fork: Fork,
 }
+
+static CLIENTS: AtomicU64 = AtomicU64::new(0);
 
 /// A client's state. Borrowed for the length of one operation; never across a call of the program's own code.
 pub(super) struct Inner {
@@ -157,13 +196,15 @@ impl Client {
     pub(crate) fn connect(bus: &Bus, options: ClientOptions) -> Result<Client, Error> {
         let fork = Fork::mark()?;
         let shape = options.shape()?;
-        let waiter = Waiter::new(options.waiting, 8)?;
+        let waiter = Waiter::new(options.waiting, 8)?.interruptible(options.interruptible);
         let session = Session::attach(bus, shape, 0, &waiter)?;
+        let events = waiter.as_fd().try_clone_to_owned().map_err(Error::io("duplicating an epoll"))?;
         let (routes, numbers) = (Vec::new(), HashMap::new());
         let bus = bus.clone();
         let inner =
             Inner { bus, options, shape, waiter, session, old: Vec::new(), routes, numbers, lost_ns: 0 };
-        Ok(Client { inner: RefCell::new(inner), fork })
+        let number = CLIENTS.fetch_add(1, Ordering::Relaxed);
+        Ok(Client { inner: RefCell::new(inner), events, number, fork })
     }
 
     /// Finds an operation. Once for each; a call needs only the result. Blocks for a round trip on a socket.
@@ -202,14 +243,56 @@ impl Client {
     }
 
     /// Waits until any open call has ended, and names it. `None`: none did in time, or none is open.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`], if a signal may end a wait: see [`ClientOptions::interruptible`].
     pub fn wait_any(&self, until: Until) -> Result<Option<Ticket>, Error> {
         self.check_fork()?;
-        Ok(self.inner.borrow_mut().wait_any(until))
+        let mut inner = self.inner.borrow_mut();
+        match inner.wait_any(until) {
+            None if inner.waiter.take_interrupted() => Err(Error::Interrupted),
+            ended => Ok(ended),
+        }
+    }
+
+    /// Whether a signal ended the last wait: then [`Pending::wait_until`] gave `None` before its time, and the call is
+    /// still open. Says so once. Only with [`ClientOptions::interruptible`].
+    pub fn was_interrupted(&self) -> bool {
+        self.inner.borrow_mut().waiter.take_interrupted()
+    }
+
+    /// Before sleeping in an event loop: announces the sleep, and looks once more. After [`Armed::Sleep`] the
+    /// descriptor ([`AsFd`]) gets readable when there may be something to do, a deadline included: then
+    /// [`disarm`](Self::disarm), and [`wait_any`](Self::wait_any) with [`Until::Now`] until it has nothing more.
+    /// Nothing else is to be done with the descriptor. Any other call on the client in between is fine, and may make
+    /// it readable for nothing. At most one system call, mostly none.
+    ///
+    /// # Errors
+    /// [`Error::Forked`], [`Error::System`].
+    pub fn arm(&self) -> Result<Armed, Error> {
+        self.check_fork()?;
+        self.inner.borrow_mut().arm()
+    }
+
+    /// After sleeping in an event loop: takes the announcement back, and sees whether the director is gone. Two
+    /// system calls.
+    ///
+    /// # Errors
+    /// [`Error::Forked`].
+    pub fn disarm(&self) -> Result<(), Error> {
+        self.check_fork()?;
+        self.inner.borrow_mut().disarm();
+        Ok(())
     }
 
     /// An open call, or one that has ended and whose outcome nobody has taken, from its name.
     pub fn pending(&self, ticket: Ticket) -> Option<Pending<'_>> {
         self.inner.borrow().knows(ticket).then(|| Pending::new(self, ticket))
+    }
+
+    /// A reply again, from what [`Reply::detach`] gave. `None` if it is another client's.
+    pub fn reattach(&self, kept: KeptReply) -> Option<Reply<'_>> {
+        (kept.client == self.number).then(|| Reply::of(self, kept))
     }
 
     /// Ends the session, after waiting for one-way calls to be answered, a second at most. Dropping does the same.
@@ -221,6 +304,13 @@ impl Client {
 
     pub(super) fn is_forked(&self) -> bool {
         self.fork.is_child()
+    }
+}
+
+impl AsFd for Client {
+    /// What an event loop waits on: see [`Client::arm`].
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
     }
 }
 
@@ -297,7 +387,11 @@ impl Inner {
                         return Err(CallError::not_sent(Status::WouldBlock, error.to_string()));
                     }
                     // There is nothing to wait on: a director that will be has no socket yet.
-                    std::thread::sleep(pause.min(Duration::from_nanos(until_ns.min(gone_ns) - now_ns)));
+                    let left = Duration::from_nanos(until_ns.min(gone_ns) - now_ns);
+                    self.waiter.pause(pause.min(left).as_nanos() as u64);
+                    if self.waiter.take_interrupted() {
+                        return Err(not_sent(Error::Interrupted));
+                    }
                     pause = (pause * 2).min(PAUSE_MAX);
                 }
             }
@@ -333,6 +427,7 @@ impl Inner {
         match slot {
             Some(Ok(slot)) => Ok(slot),
             Some(Err(why)) => Err(CallError::not_sent(Status::WouldBlock, why)),
+            None if self.waiter.take_interrupted() => Err(not_sent(Error::Interrupted)),
             None => Err(CallError::not_sent(Status::WouldBlock, "all slots are in use")),
         }
     }
@@ -359,6 +454,7 @@ impl Inner {
         });
         match taken {
             Some(Ok(taken)) => Ok(taken),
+            None if self.waiter.take_interrupted() => Err(not_sent(Error::Interrupted)),
             _ => Err(CallError::not_sent(Status::WouldBlock, "the arena is full")),
         }
     }
@@ -369,9 +465,10 @@ impl Inner {
         until_ns: u64,
         find: impl FnMut(&mut Session, u64) -> Option<T>,
     ) -> Option<T> {
+        self.waiter.take_interrupted();
         let now_ns = self.waiter.now_ns();
         let session = &mut self.session;
-        let mut look = Look { session, find, until_ns, checked_ns: now_ns, check: false };
+        let mut look = Look { session, find, until_ns, checked_ns: now_ns, check: false, interrupted: false };
         block_on(&mut look, &mut self.waiter)
     }
 
@@ -421,6 +518,26 @@ impl Inner {
         session.is_some_and(|s| s.core.is_known(ticket.name()) || s.stash.contains_key(&ticket.name()))
     }
 
+    fn arm(&mut self) -> Result<Armed, Error> {
+        // A sleep of its own, though the last was never taken back: its bell may have been rung already.
+        self.session.core.awake();
+        self.session.core.park();
+        if self.wait_any(Until::Now).is_some() {
+            self.session.core.awake();
+            return Ok(Armed::Ready);
+        }
+        if self.session.core.open() > 0 {
+            self.waiter.set_alarm(self.session.core.next_deadline_ns())?;
+        }
+        Ok(Armed::Sleep)
+    }
+
+    fn disarm(&mut self) {
+        self.session.core.awake();
+        self.waiter.refresh();
+        self.session.check_director();
+    }
+
     fn wait_any(&mut self, until: Until) -> Option<Ticket> {
         for session in std::iter::once(&mut self.session).chain(&mut self.old) {
             let ended = match session.stash.keys().next() {
@@ -444,6 +561,7 @@ impl Inner {
 
     fn finish_one_way(&mut self) {
         if self.session.core.one_way() > 0 {
+            self.waiter.ignore_signals();
             let until_ns = now_ns() + CLOSE_NS;
             self.look_until(until_ns, |session, now_ns| {
                 session.reclaim(now_ns);
@@ -468,6 +586,7 @@ struct Look<'a, F> {
     until_ns: u64,
     checked_ns: u64,
     check: bool,
+    interrupted: bool,
 }
 
 impl<T, F: FnMut(&mut Session, u64) -> Option<T>> Party for Look<'_, F> {
@@ -487,7 +606,7 @@ impl<T, F: FnMut(&mut Session, u64) -> Option<T>> Party for Look<'_, F> {
             }
         }
         // Without a director nothing will ever come: what was open has ended.
-        if now_ns >= self.until_ns || !self.session.is_attached() {
+        if now_ns >= self.until_ns || self.interrupted || !self.session.is_attached() {
             return Turn::Done(None);
         }
         Turn::Idle
@@ -504,6 +623,10 @@ impl<T, F: FnMut(&mut Session, u64) -> Option<T>> Party for Look<'_, F> {
 
     fn wake_at_ns(&self) -> u64 {
         self.session.core.next_deadline_ns().min(self.until_ns)
+    }
+
+    fn interrupted(&mut self) {
+        self.interrupted = true;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::handle::Worker;
+use super::handle::{RequestId, Worker};
 use crate::error::Status;
 use crate::identity::Identity;
 use crate::layout::{HEAD, LINE, Place, flag, reply_flag, reply_place};
@@ -21,7 +21,7 @@ pub struct Served(());
 #[must_use = "dropping it answers WORKER_ERROR"]
 pub struct Request<'w> {
     worker: &'w Worker,
-    key: usize,
+    id: RequestId,
     answered: bool,
 }
 
@@ -29,31 +29,36 @@ pub struct Request<'w> {
 pub type Kept<'w> = Request<'w>;
 
 impl<'w> Request<'w> {
-    pub(super) fn new(worker: &'w Worker, key: usize) -> Self {
-        Request { worker, key, answered: false }
+    pub(super) fn new(worker: &'w Worker, id: RequestId) -> Self {
+        Request { worker, id, answered: false }
     }
 
     fn with<T>(&self, look: impl FnOnce(&super::attached::Attached, &super::core::Begun) -> T) -> Option<T> {
         let inner = self.worker.inner.borrow();
-        inner.of(self.key).map(|(attached, begun)| look(attached, begun))
+        inner.of(self.id).map(|(attached, begun)| look(attached, begun))
     }
 
     /// The service that it asks for.
     pub fn service(&self) -> String {
-        let names = self.worker.inner.borrow().names_of(self.key);
+        let names = self.worker.inner.borrow().names_of(self.id);
         names.map(|(service, _)| service.as_str().to_owned()).unwrap_or_default()
     }
 
     /// The operation that it asks for.
     pub fn operation(&self) -> String {
-        let names = self.worker.inner.borrow().names_of(self.key);
+        let names = self.worker.inner.borrow().names_of(self.id);
         names.map(|(_, operation)| operation.as_str().to_owned()).unwrap_or_default()
     }
 
     /// Whether it asks for this operation. Allocates nothing.
     pub fn is(&self, operation: &str) -> bool {
-        let names = self.worker.inner.borrow().names_of(self.key);
+        let names = self.worker.inner.borrow().names_of(self.id);
         names.is_some_and(|(_, o)| o.as_str() == operation)
+    }
+
+    /// The operation that it asks for, as a number: see [`Worker::provide`].
+    pub fn number(&self) -> u32 {
+        self.with(|_, begun| u32::from(begun.request.operation as u16)).unwrap_or(u32::MAX)
     }
 
     /// The payload.
@@ -74,6 +79,11 @@ impl<'w> Request<'w> {
         (deadline_ns != 0).then(|| to_instant(deadline_ns))
     }
 
+    /// The same on CLOCK_MONOTONIC, which asks no clock.
+    pub fn deadline_ns(&self) -> Option<u64> {
+        self.with(|_, begun| begun.request.deadline_ns).filter(|&ns| ns != 0)
+    }
+
     /// Whether its caller has given it up, or is gone: no use going on.
     pub fn is_cancelled(&self) -> bool {
         self.with(|attached, begun| attached.is_cancelled(begun)).unwrap_or(true)
@@ -88,13 +98,13 @@ impl<'w> Request<'w> {
     /// caller REPLY_TOO_LARGE, with what is needed.
     pub fn reply(mut self, bytes: &[u8]) -> Served {
         self.answered = true;
-        self.worker.inner.borrow_mut().answer(self.key, Status::Ok, 0, bytes);
+        self.worker.inner.borrow_mut().answer(self.id, Status::Ok, 0, bytes);
         Served(())
     }
 
     /// Answers with `len` bytes that `fill` writes in place: where the client reads them, if they are more than 64.
     /// It is given the request's payload, too: so a payload can be turned into a reply, and neither is copied.
-    pub fn reply_with(mut self, len: usize, fill: impl FnOnce(&Shared<'_>, &mut SharedMut<'_>)) -> Served {
+    pub fn reply_with(self, len: usize, fill: impl FnOnce(&Shared<'_>, &mut SharedMut<'_>)) -> Served {
         let traced = self.with(|_, begun| begun.request.flags & flag::TRACED != 0).unwrap_or(false);
         let flags = if traced { reply_flag::TRACED } else { 0 };
         let mut small = [0; (LINE - HEAD) * 8];
@@ -111,9 +121,39 @@ impl<'w> Request<'w> {
             return self.fail(0, "the reply buffer is not within the inbox");
         };
         fill(&self.bytes(), &mut SharedMut { target: Target::Inbox(inbox, at), len });
+        self.reply_built(len)
+    }
+
+    /// Where the reply may be built in place, [`capacity`](Self::capacity) bytes of it: the client reads it there.
+    /// Then [`reply_built`](Self::reply_built). `None` where the client has said that it lies where it can't.
+    pub fn buffer(&self) -> Option<SharedMut<'_>> {
+        let (inbox, at) = self.with(|attached, begun| attached.buffer(begun)).flatten()?;
+        let len = self.capacity();
+        inbox.ptr(at, len)?;
+        Some(SharedMut { target: Target::Inbox(inbox, at), len })
+    }
+
+    /// Answers with the first `len` bytes of [`buffer`](Self::buffer). Up to 64 bytes are copied: they travel in the
+    /// record.
+    pub fn reply_built(mut self, len: usize) -> Served {
+        if len > self.capacity() {
+            return self.too_large(len);
+        }
+        let Some((inbox, at)) = self.with(|attached, begun| attached.buffer(begun)).flatten() else {
+            return self.fail(0, "the reply buffer is not within the inbox");
+        };
+        let mut small = [0; (LINE - HEAD) * 8];
+        if len <= small.len() {
+            // Within the arena, or else what the client gets is zeros: it has said where they are.
+            let _ = inbox.read(at, &mut small[..len]);
+            return self.reply(&small[..len]);
+        }
+        if inbox.ptr(at, len).is_none() {
+            return self.fail(0, "the reply buffer is not within the inbox");
+        }
         self.answered = true;
         let mut inner = self.worker.inner.borrow_mut();
-        if let Some((attached, begun)) = inner.take(self.key) {
+        if let Some((attached, begun)) = inner.take(self.id) {
             attached.finish(begun, Status::Ok, 0, len as u64, &mut [0; LINE]);
         }
         Served(())
@@ -122,7 +162,7 @@ impl<'w> Request<'w> {
     fn too_large(mut self, len: usize) -> Served {
         self.answered = true;
         let mut inner = self.worker.inner.borrow_mut();
-        if let Some((attached, begun)) = inner.take(self.key) {
+        if let Some((attached, begun)) = inner.take(self.id) {
             attached.finish(begun, Status::ReplyTooLarge, 0, len as u64, &mut [0; LINE]);
         }
         Served(())
@@ -135,13 +175,19 @@ impl<'w> Request<'w> {
         let end = (0..=most.min(message.len())).rev().find(|&end| message.is_char_boundary(end));
         let message = &message[..end.unwrap_or(0)];
         let mut inner = self.worker.inner.borrow_mut();
-        inner.answer(self.key, Status::WorkerError, code, message.as_bytes());
+        inner.answer(self.id, Status::WorkerError, code, message.as_bytes());
         Served(())
     }
 
     /// Keeps it, to be answered later: the handler returns, and the next request comes.
     pub fn keep(self) -> (Served, Kept<'w>) {
         (Served(()), self)
+    }
+
+    /// Lets go of this without an answer: [`Worker::request`] gives it back.
+    pub fn detach(mut self) -> RequestId {
+        self.answered = true;
+        self.id
     }
 }
 
@@ -157,7 +203,7 @@ impl Drop for Request<'_> {
         };
         // A drop while the worker is borrowed can't be: the program's own code never runs then.
         if let Ok(mut inner) = self.worker.inner.try_borrow_mut() {
-            inner.answer(self.key, Status::WorkerError, 0, why);
+            inner.answer(self.id, Status::WorkerError, 0, why);
         }
     }
 }
@@ -182,6 +228,17 @@ impl SharedMut<'_> {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Where the bytes begin, for who passes them on to another language. They are the client's to write, too: they
+    /// may change between two looks. Valid until the request is answered.
+    pub fn as_mut_ptr(&mut self) -> *mut u8 {
+        match &mut self.target {
+            Target::Small(small) => small.as_mut_ptr(),
+            Target::Inbox(inbox, at) => {
+                inbox.ptr(*at, self.len).map_or(std::ptr::null_mut(), <*const u8>::cast_mut)
+            }
+        }
     }
 
     /// Writes bytes from `at` on; what would be beyond the end is cut.
