@@ -103,8 +103,9 @@ private:
 // How long to wait: nothing is not at all.
 class timeout {
 public:
-    timeout(std::chrono::nanoseconds for_so_long) noexcept
-        : ns_(for_so_long.count() < 0 ? 0 : static_cast<std::int64_t>(for_so_long.count())) {}
+    template <typename Rep, typename Period>
+    timeout(std::chrono::duration<Rep, Period> for_so_long) noexcept
+        : ns_(for_so_long.count() < 0 ? 0 : std::chrono::duration_cast<std::chrono::nanoseconds>(for_so_long).count()) {}
     static timeout none() noexcept { return timeout(std::chrono::nanoseconds(0)); }
     static timeout forever() noexcept { return timeout(std::chrono::nanoseconds(TRINE_FOREVER)); }
     std::int64_t ns() const noexcept { return ns_; }

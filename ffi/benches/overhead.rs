@@ -39,12 +39,6 @@ macro_rules! sized {
     }};
 }
 
-fn c_options() -> trine_options {
-    let mut options = sized!(trine_options);
-    options.waiting = TRINE_WAIT_YIELD;
-    options
-}
-
 fn rust_client(client: &trine::Client, route: Route, calls: usize) -> Vec<u64> {
     measure(calls, |request, into| {
         let reply = client.call(route, request).expect("an echo");
@@ -101,65 +95,66 @@ fn c_worker(worker: &CWorker) {
 
 fn main() -> Result<(), Error> {
     let quick = std::env::args().any(|arg| arg == "--test");
-    let (rounds, calls) = if quick { (1, 10) } else { (60, 5_000) };
+    let (rounds, calls) = if quick { (1, 10) } else { (2000, 200) };
     let folder = tempfile::tempdir().expect("a folder");
     let bus = Bus::at(folder.path());
     let options = DirectorOptions::default().waiting(Waiting::Yield);
     let director = Director::new(&bus, options)?.spawn()?;
     let path = CString::new(bus.socket().as_os_str().as_encoded_bytes()).expect("a path");
 
+    // Both workers poll as long as calls come, and sleep while the other has its turn.
+    let worker = bus.worker(WorkerOptions::default())?;
+    worker.provide("rust", &["echo"])?;
+    let stopper = worker.stopper();
+    let (mut c, names) = (CWorker(null_mut()), [c"echo".as_ptr()]);
+    // SAFETY: as the header says.
+    unsafe {
+        assert_eq!(trine_worker_open(path.as_ptr(), null(), &raw mut c.0), TRINE_OK);
+        assert_eq!(trine_provide(c.0, c"c".as_ptr(), names.as_ptr(), 1, null_mut()), TRINE_OK);
+    }
+    let moved = CWorker(c.0);
+    let serving = [thread::spawn(move || rust_worker(&worker)), thread::spawn(move || c_worker(&{ moved }))];
+
     let client = bus.client(ClientOptions::default().waiting(Waiting::Yield))?;
     let mut plain = null_mut();
+    let mut options = sized!(trine_options);
+    options.waiting = TRINE_WAIT_YIELD;
     // SAFETY: as the header says.
-    assert_eq!(unsafe { trine_connect(path.as_ptr(), &c_options(), &raw mut plain) }, TRINE_OK);
-
-    let mut latencies = [const { Vec::new() }; 4];
-    for round in 0..2 * rounds {
-        // One worker at a time, so that nobody else polls.
-        let of_c = round % 2 == 1;
-        let (mut c, mut stopper) = (CWorker(null_mut()), None);
-        let serving = if of_c {
-            let names = [c"echo".as_ptr()];
-            // SAFETY: as the header says.
-            unsafe {
-                assert_eq!(trine_worker_open(path.as_ptr(), &c_options(), &raw mut c.0), TRINE_OK);
-                assert_eq!(trine_provide(c.0, c"bench".as_ptr(), names.as_ptr(), 1, null_mut()), TRINE_OK);
-            }
-            let moved = CWorker(c.0);
-            thread::spawn(move || c_worker(&{ moved }))
-        } else {
-            let worker = bus.worker(WorkerOptions::default().waiting(Waiting::Yield))?;
-            worker.provide("bench", &["echo"])?;
-            stopper = Some(worker.stopper());
-            thread::spawn(move || rust_worker(&worker))
-        };
-        let route = client.route("bench", "echo")?;
+    assert_eq!(unsafe { trine_connect(path.as_ptr(), &raw const options, &raw mut plain) }, TRINE_OK);
+    let routes = [client.route("rust", "echo")?, client.route("c", "echo")?];
+    let numbers = [c"rust", c"c"].map(|service| {
         let mut number = 0;
         // SAFETY: as the header says.
-        let found = unsafe { trine_route_of(plain, c"bench".as_ptr(), c"echo".as_ptr(), &raw mut number) };
+        let found = unsafe { trine_route_of(plain, service.as_ptr(), c"echo".as_ptr(), &raw mut number) };
         assert_eq!(found, TRINE_OK);
-        rust_client(&client, route, calls / 10);
+        number
+    });
+
+    let mut latencies = [const { Vec::new() }; 4];
+    for round in 0..rounds {
         // Who comes first takes turns, too.
-        for turn in 0..2 {
-            let by_c = (turn + round / 2) % 2 == 1;
-            let taken =
-                if by_c { c_client(plain, number, calls) } else { rust_client(&client, route, calls) };
-            latencies[usize::from(of_c) * 2 + usize::from(by_c)].extend(taken);
+        for turn in 0..4 {
+            let pair = (turn + round) % 4;
+            let (by_c, to_c) = (pair % 2 == 1, pair / 2);
+            let call = |calls| match by_c {
+                true => c_client(plain, numbers[to_c], calls),
+                false => rust_client(&client, routes[to_c], calls),
+            };
+            call(calls / 10); // wakes the worker
+            latencies[pair].extend(call(calls));
         }
-        match stopper {
-            Some(stopper) => stopper.stop(),
-            // SAFETY: as the header says.
-            None => assert_eq!(unsafe { trine_wake(c.0) }, TRINE_OK),
-        }
-        serving.join().expect("no panic");
-        // SAFETY: as the header says.
-        unsafe { trine_worker_close(c.0) };
+    }
+    stopper.stop();
+    // SAFETY: as the header says.
+    assert_eq!(unsafe { trine_wake(c.0) }, TRINE_OK);
+    for thread in serving {
+        thread.join().expect("no panic");
     }
     // SAFETY: as the header says.
-    unsafe { trine_close(plain) };
+    unsafe { (trine_close(plain), trine_worker_close(c.0)) };
     drop((client, director));
 
-    println!("echo of {BYTES} bytes, {} calls of each pair, all polling and yielding\n", rounds * calls);
+    println!("echo of {BYTES} bytes, {} calls of each pair, polling and yielding\n", rounds * calls);
     println!("client  worker      p10      p50      p90      p99   p50 over Rust");
     let names = ["Rust    Rust  ", "C       Rust  ", "Rust    C     ", "C       C     "];
     let mut base = 0;

@@ -126,10 +126,11 @@ pub unsafe extern "C" fn trine_call(
         let out = Out::new(out)?;
         let mut reply = input::zeroed::<trine_reply>();
         let sent = draft(&calls.client, route, args).and_then(|draft| {
-            Ok(draft.submit(input_bytes(data, len)?, Until::Forever).map_err(|e| {
-                note(&mut reply, &e);
-                Failure::from(&e)
-            })?)
+            let sent = draft.submit(input_bytes(data, len)?, Until::Forever);
+            sent.map_err(|error| {
+                note(&mut reply, &error);
+                Failure::from(&error)
+            })
         });
         let mut pending = match sent {
             Ok(pending) => pending,
@@ -278,6 +279,7 @@ pub unsafe extern "C" fn trine_wait(
 ) -> trine_status {
     // SAFETY: the rules of the header.
     let wait = |calls: &mut Calls| {
+        // SAFETY: the rules of the header.
         let out = unsafe { Out::new(out)? };
         let mut reply = input::zeroed::<trine_reply>();
         let mut until = input::until(timeout_ns)?;
@@ -367,6 +369,7 @@ pub unsafe extern "C" fn trine_loan(
 ) -> trine_status {
     // SAFETY: the rules of the header.
     let loan = |calls: &mut Calls| {
+        // SAFETY: the rules of the header.
         let out = unsafe { input::slot(out)? };
         out.write(std::ptr::null_mut());
         let route = Route::from_number(route);
@@ -395,6 +398,7 @@ pub unsafe extern "C" fn trine_send_loan(
 ) -> trine_status {
     // SAFETY: the rules of the header.
     let send = |calls: &mut Calls| {
+        // SAFETY: the rules of the header.
         let out = unsafe { input::slot(out)? };
         out.write(0);
         let until = input::until(timeout_ns)?;
@@ -402,6 +406,7 @@ pub unsafe extern "C" fn trine_send_loan(
         if len > calls.loans[index].kept.len() {
             return Err(Failure::argument("the loan is shorter than that"));
         }
+        // SAFETY: the rules of the header.
         let draft = unsafe { draft(&calls.client, calls.loans[index].route.number(), args)? };
         let kept = calls.loans.swap_remove(index).kept;
         let mut loan = draft.reattach(kept).ok_or_else(|| Failure::plain(Status::Fault))?;

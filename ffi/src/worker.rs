@@ -269,8 +269,11 @@ pub unsafe extern "C" fn trine_is_cancelled(worker: *mut trine_worker, request: 
 pub unsafe extern "C" fn trine_wake(worker: *const trine_worker) -> trine_status {
     // A signal handler leaves errno as it was.
     let errno = Errno::last_raw();
-    // SAFETY: the rules of the header.
-    let status = handle::guarded(|| Ok(unsafe { handle::shared::<Serving, _>(worker)? }.wake()));
+    let status = handle::guarded(|| {
+        // SAFETY: the rules of the header.
+        unsafe { handle::shared::<Serving, _>(worker)? }.wake();
+        Ok(())
+    });
     Errno::set_raw(errno);
     status
 }

@@ -258,6 +258,7 @@ fn both_ends_in_an_event_loop() {
                 assert_eq!(trine_worker_disarm(worker), TRINE_OK);
             }
         });
+        // SAFETY: as the header says.
         let fd = unsafe { trine_client_fd(client) };
         for i in 0..CALLS {
             let (mut ticket, mut reply) = (0, trine_reply::sized());

@@ -179,6 +179,25 @@ fn no_error_and_no_leak_under_valgrind() {
     }
 }
 
+#[test]
+fn the_wrapper_does_what_it_says() {
+    let source = root().join("ffi/tests/wrapper.cpp");
+    let flavour: Vec<&str> = CPP.into_iter().chain(["-pthread"]).collect();
+    for (compiler, _, _) in compilers().into_iter().filter(|compiler| compiler.2 == "cpp") {
+        let program = compile(compiler, &flavour, &source);
+        let bus = || {
+            let folder = tempfile::tempdir().unwrap();
+            (format!("{}/", folder.path().display()), folder)
+        };
+        let (path, _folder) = bus();
+        assert_eq!(text(&run(with_library(&program).arg(path))), "as it should be\n");
+        if is_there("valgrind") && compiler == "g++" {
+            let (path, _folder) = bus();
+            assert_eq!(text(&run(under_valgrind(&program).arg(path))), "as it should be\n");
+        }
+    }
+}
+
 /// Programs of the page: the blocks that have a `main`.
 fn programs_of_the_page() -> Vec<String> {
     let page = std::fs::read_to_string(root().join("docs/c.md")).unwrap();

@@ -272,7 +272,9 @@ impl Worker {
                 }
                 Found::Detached | Found::Nothing => return Ok(None),
                 Found::Stopped => {
-                    (self.stop.take_woken(), inner.waiter.take_interrupted());
+                    // It is said now, and not again.
+                    self.stop.take_woken();
+                    inner.waiter.take_interrupted();
                     return Err(Error::Interrupted);
                 }
             }

@@ -43,11 +43,9 @@ impl Here {
     }
 
     pub fn stop_director(&mut self) {
+        let director = std::mem::replace(&mut self.director, null_mut());
         // SAFETY: as the header says.
-        assert_eq!(
-            unsafe { trine_director_stop(std::mem::replace(&mut self.director, null_mut())) },
-            TRINE_OK
-        );
+        assert_eq!(unsafe { trine_director_stop(director) }, TRINE_OK);
     }
 }
 
