@@ -56,13 +56,13 @@ mod waiting;
 pub mod worker;
 
 pub use bus::Bus;
-pub use client::call::{Draft, Hops, Loan, Pending, Reply};
+pub use client::call::{Draft, Hops, KeptLoan, KeptReply, Loan, Pending, Reply};
 pub use client::handle::{Client, ClientOptions, Route, Ticket};
 pub use director::handle::{Director, DirectorHandle, DirectorOptions, DirectorStopper};
 pub use director::inspect::{Inspection, ServiceInfo, SessionInfo, WorkerInfo};
 pub use error::{CallError, Error, Fault, Status};
 pub use identity::Identity;
 pub use shared::{Reader, Shared};
-pub use waiting::{Until, Waiting};
-pub use worker::handle::{Stopper, Worker, WorkerOptions};
+pub use waiting::{Armed, Until, Waiting};
+pub use worker::handle::{RequestId, Stopper, Worker, WorkerOptions};
 pub use worker::request::{Kept, Request, Served, SharedMut};

@@ -64,6 +64,11 @@ impl<'a> Shared<'a> {
         if self.is_private() { self } else { Shared::private(self.to_vec()) }
     }
 
+    /// The same bytes, kept by whoever keeps this.
+    pub(crate) fn unbound(self) -> Shared<'static> {
+        Shared { source: self.source, len: self.len, lifetime: PhantomData }
+    }
+
     /// How many bytes there are.
     pub fn len(&self) -> usize {
         self.len
@@ -137,8 +142,9 @@ impl<'a> Shared<'a> {
         }
     }
 
-    /// Where the bytes begin: for `as_slice`.
-    pub(crate) fn ptr(&self) -> *const u8 {
+    /// Where the bytes begin, for who passes them on to another language. Of at most 64 bytes this may be within
+    /// this value itself; of more it is in shared memory, which is mapped as long as this value lives.
+    pub fn as_ptr(&self) -> *const u8 {
         let ptr = match &self.source {
             Source::Record(record, word) => Some(bytemuck::bytes_of(record)[word * 8..].as_ptr()),
             Source::Outbox(memory, at) => memory.ptr(*at, self.len),

@@ -2,11 +2,25 @@
 //!
 //! The epoll holds the handle's doorbells (edge-triggered, so that an eventfd need never be read) and its control
 //! socket, so a sleeper also sees the other side die.
+//!
+//! A program with an event loop of its own sleeps there instead: it puts the epoll's descriptor into its loop, arms
+//! the handle before each sleep and disarms it after.
+//!
+//! ```text
+//! drain: poll until nothing ──► arm ── Ready ──► drain again
+//!    ▲                           │
+//!    └── disarm ◄── readable ◄── Sleep
+//! ```
+//! An armed handle has an alarm in the epoll, too: deadlines are kept by nobody else.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::poll::{PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId as TimerClock, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use nix::time::{ClockId, clock_gettime};
 
 use crate::core::Os;
@@ -76,8 +90,22 @@ pub(crate) fn to_instant(ns: u64) -> Instant {
     }
 }
 
+/// What [`arm`](crate::Client::arm) found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "who sleeps when there is something to do misses it"]
+pub enum Armed {
+    /// Nothing to do: wait until the descriptor is readable, then disarm.
+    Sleep,
+    /// There is something to do already: don't sleep. The handle is not armed.
+    Ready,
+}
+
 /// The clock is read anew after so many turns: a turn costs less than the clock.
 const TURNS_A_READING: u32 = 16;
+/// Longest sleep: a peer's word about whether it will ring is not the last one.
+const SLEEP_MAX_NS: u64 = 1_000_000_000;
+/// What the alarm is called in the epoll: no descriptor's own token.
+const ALARM: u64 = u64::MAX;
 
 /// The waiting end of one handle.
 pub(crate) struct Waiter {
@@ -89,6 +117,15 @@ pub(crate) struct Waiter {
     was_busy: bool,
     events: Vec<EpollEvent>,
     ready: usize,
+    interruptible: bool,
+    interrupted: bool,
+    alarm: Option<Alarm>,
+}
+
+/// A timer that wakes an armed handle's event loop.
+struct Alarm {
+    timer: TimerFd,
+    at_ns: u64,
 }
 
 impl Waiter {
@@ -96,7 +133,30 @@ impl Waiter {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(Error::system("making an epoll"))?;
         let events = vec![EpollEvent::empty(); events];
         let budget = Budget::default();
-        Ok(Waiter { waiting, budget, epoll, now_ns: now_ns(), turns: 0, was_busy: true, events, ready: 0 })
+        Ok(Waiter {
+            waiting,
+            budget,
+            epoll,
+            now_ns: now_ns(),
+            turns: 0,
+            was_busy: true,
+            events,
+            ready: 0,
+            interruptible: false,
+            interrupted: false,
+            alarm: None,
+        })
+    }
+
+    /// Says of a sleep that a signal ended it: see [`take_interrupted`](Self::take_interrupted).
+    pub fn interruptible(mut self, interruptible: bool) -> Self {
+        self.interruptible = interruptible;
+        self
+    }
+
+    /// Whether a signal ended a sleep since this was last asked.
+    pub fn take_interrupted(&mut self) -> bool {
+        std::mem::take(&mut self.interrupted)
     }
 
     /// Wakes on this doorbell. Whoever rings it is told from others by the token.
@@ -126,6 +186,18 @@ impl Waiter {
         }
     }
 
+    /// After somebody else's sleep on the epoll: takes the bells that were rung for it, and the time that it is.
+    pub fn slept_elsewhere(&mut self) {
+        self.wait(EpollTimeout::ZERO);
+        self.ready = 0;
+        self.read_clock();
+    }
+
+    /// No signal ends a sleep from now on.
+    pub fn ignore_signals(&mut self) {
+        self.interruptible = false;
+    }
+
     /// The tokens of what the last sleep or glance found.
     pub fn take_ready(&mut self) -> impl Iterator<Item = u64> {
         let ready = std::mem::take(&mut self.ready);
@@ -133,8 +205,45 @@ impl Waiter {
     }
 
     fn wait(&mut self, timeout: EpollTimeout) {
+        let waited = self.epoll.wait(&mut self.events, timeout);
+        self.interrupted |= self.interruptible && waited == Err(Errno::EINTR);
         // An interrupted wait found nothing; whoever waits looks again anyway.
-        self.ready = self.epoll.wait(&mut self.events, timeout).unwrap_or(0);
+        self.ready = waited.unwrap_or(0);
+    }
+
+    /// Sleeps where there is nothing to wait for but time.
+    pub fn pause(&mut self, for_ns: u64) {
+        let milliseconds = for_ns.div_ceil(1_000_000).min(1000) as u16;
+        let paused = poll(&mut [], PollTimeout::from(milliseconds));
+        self.interrupted |= self.interruptible && paused == Err(Errno::EINTR);
+    }
+
+    /// Makes the epoll readable at this time, or within a second. An alarm that is set for an earlier time stays:
+    /// waking for nothing now and then costs less than a system call each time. At most one system call.
+    pub fn set_alarm(&mut self, until_ns: u64) -> Result<(), Error> {
+        let now_ns = self.read_clock();
+        let at_ns = until_ns.clamp(now_ns, now_ns + SLEEP_MAX_NS);
+        if self.alarm.is_none() {
+            self.alarm = Some(self.new_alarm()?);
+        }
+        let Some(alarm) = &mut self.alarm else { return Ok(()) };
+        if (now_ns..=at_ns).contains(&alarm.at_ns) {
+            return Ok(());
+        }
+        let at = TimeSpec::new((at_ns / 1_000_000_000) as i64, (at_ns % 1_000_000_000) as i64);
+        let set = alarm.timer.set(Expiration::OneShot(at), TimerSetTimeFlags::TFD_TIMER_ABSTIME);
+        set.map_err(Error::system("setting a timer"))?;
+        alarm.at_ns = at_ns;
+        Ok(())
+    }
+
+    fn new_alarm(&self) -> Result<Alarm, Error> {
+        let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
+        let timer =
+            TimerFd::new(TimerClock::CLOCK_MONOTONIC, flags).map_err(Error::system("making a timer"))?;
+        // Edge-triggered, so that it need never be read.
+        self.add(&timer, EpollFlags::EPOLLIN | EpollFlags::EPOLLET, ALARM)?;
+        Ok(Alarm { timer, at_ns: 0 })
     }
 
     /// Reads the clock: whatever it said before may be long ago.
@@ -188,12 +297,20 @@ impl Os for Waiter {
 
     fn sleep(&mut self, until_ns: u64) {
         let before_ns = self.read_clock();
-        let left_ns = until_ns.saturating_sub(before_ns);
-        // Rounded up, so that whoever waits for a time doesn't wake before it; at most a second, because a peer's
-        // word about whether it will ring is not the last one.
-        let milliseconds = left_ns.div_ceil(1_000_000).min(1000) as u16;
-        self.wait(EpollTimeout::from(milliseconds));
+        let left_ns = until_ns.saturating_sub(before_ns).min(SLEEP_MAX_NS);
+        // Rounded up, so that whoever waits for a time doesn't wake before it.
+        self.wait(EpollTimeout::from(left_ns.div_ceil(1_000_000) as u16));
         let after_ns = self.read_clock();
         self.budget.slept(before_ns, after_ns);
+    }
+
+    fn was_interrupted(&self) -> bool {
+        self.interrupted
+    }
+}
+
+impl AsFd for Waiter {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.0.as_fd()
     }
 }

@@ -96,6 +96,13 @@ impl<'c> Draft<'c> {
         Ok(Loan { draft: self, block: Some(block), len, session })
     }
 
+    /// A loan again, from what [`Loan::detach`] gave, and to be sent as this draft says. `None` if it is another
+    /// client's.
+    pub fn reattach(self, kept: KeptLoan) -> Option<Loan<'c>> {
+        let KeptLoan { client, block, len, session } = kept;
+        (client == self.client.number).then_some(Loan { draft: self, block: Some(block), len, session })
+    }
+
     /// Sends a copy of `request`. If the director goes away while this thread waits for room, nothing was sent, and
     /// it is done again with the next one.
     #[inline]
@@ -103,7 +110,7 @@ impl<'c> Draft<'c> {
         loop {
             inner.prepare(self.route, until.ns())?;
             match self.send(inner, Payload::Bytes(request), Buffers::default(), until) {
-                Err(_) if !inner.session.is_attached() => {}
+                Err(error) if !inner.session.is_attached() && error.status() != Status::Interrupted => {}
                 sent => return sent,
             }
         }
@@ -247,6 +254,12 @@ impl<'c> Loan<'c> {
         self.len = self.len.min(len);
     }
 
+    /// Lets go of the client without giving the room back.
+    pub fn detach(mut self) -> Option<KeptLoan> {
+        let (client, len, session) = (self.draft.client.number, self.len, self.session);
+        self.block.take().map(|block| KeptLoan { client, block, len, session })
+    }
+
     /// Sends it. Takes no time that depends on its size.
     ///
     /// # Errors
@@ -266,6 +279,29 @@ impl<'c> Loan<'c> {
         let ticket = self.draft.send(&mut inner, Payload::Built(self.len), buffers, until)?;
         drop(inner);
         Ok(Pending::new(client, ticket))
+    }
+}
+
+/// A [`Loan`] without its client, to be kept where a borrow can't be. The room comes back by
+/// [`Draft::reattach`], or when the client goes.
+#[must_use = "the room stays in use until it is attached to its client again"]
+pub struct KeptLoan {
+    client: u64,
+    block: Block,
+    len: usize,
+    session: u16,
+}
+
+impl Deref for KeptLoan {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        self.block.as_slice().get(..self.len).unwrap_or_default()
+    }
+}
+
+impl DerefMut for KeptLoan {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.block.as_mut_slice().get_mut(..self.len).unwrap_or_default()
     }
 }
 
@@ -316,11 +352,13 @@ impl<'c> Pending<'c> {
     /// Waits for the end, which comes at the deadline at the latest.
     ///
     /// # Errors
-    /// Everything that a call can end with.
+    /// Everything that a call can end with. INTERRUPTED, if a signal may end a wait: then the call was given up, and
+    /// [`wait_until`](Self::wait_until) is the better way to wait.
     pub fn wait(mut self) -> Result<Reply<'c>, CallError> {
         self.wait_until(Until::Forever).unwrap_or_else(|| {
-            // Without a time to wait until, a wait has an outcome, unless the handle is a forked child's.
-            Err(CallError::sent(Status::MayHaveRun, true))
+            // Without a time to wait until, a wait has an outcome, unless a signal ends it.
+            let interrupted = self.client.was_interrupted();
+            Err(CallError::sent(if interrupted { Status::Interrupted } else { Status::MayHaveRun }, true))
         })
     }
 
@@ -421,6 +459,44 @@ pub struct Reply<'c> {
     outcome: Outcome,
     bytes: Shared<'c>,
     received_ns: u64,
+}
+
+/// A [`Reply`] without its client, to be kept where a borrow can't be. Its buffer comes back by
+/// [`Client::reattach`], or when the client goes.
+#[must_use = "the buffer stays in use until it is attached to its client again"]
+pub struct KeptReply {
+    pub(super) client: u64,
+    session: u16,
+    slot: Option<u32>,
+    outcome: Outcome,
+    bytes: Shared<'static>,
+    received_ns: u64,
+}
+
+impl KeptReply {
+    /// The payload.
+    pub fn bytes(&self) -> &Shared<'static> {
+        &self.bytes
+    }
+}
+
+impl<'c> Reply<'c> {
+    pub(super) fn of(client: &'c Client, kept: KeptReply) -> Self {
+        let KeptReply { session, slot, outcome, bytes, received_ns, .. } = kept;
+        Reply { client, session, slot, outcome, bytes, received_ns }
+    }
+
+    /// Lets go of the client without giving the buffer back.
+    pub fn detach(mut self) -> KeptReply {
+        KeptReply {
+            client: self.client.number,
+            session: self.session,
+            slot: self.slot.take(),
+            outcome: self.outcome,
+            bytes: std::mem::replace(&mut self.bytes, Shared::private(Vec::new())).unbound(),
+            received_ns: self.received_ns,
+        }
+    }
 }
 
 impl Reply<'_> {

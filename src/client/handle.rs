@@ -2,11 +2,13 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytemuck::{AnyBitPattern, NoUninit};
 
-use super::call::{Draft, Pending, Reply};
+use super::call::{Draft, KeptReply, Pending, Reply};
 use super::core::Outcome;
 use super::session::{RouteName, Session, Stashed};
 use crate::bus::Bus;
@@ -16,7 +18,7 @@ use crate::error::{CallError, Error, Status};
 use crate::layout::SessionShape;
 use crate::limits;
 use crate::memory::Fork;
-use crate::waiting::{Until, Waiter, Waiting, now_ns};
+use crate::waiting::{Armed, Until, Waiter, Waiting, now_ns};
 
 /// How often a client that doesn't sleep looks whether its director is still there.
 const CHECK_NS: u64 = 1_000_000;
@@ -42,6 +44,8 @@ pub struct ClientOptions {
     pub reply_arena: u64,
     /// How long calls look for a director before they end DIRECTOR_GONE.
     pub director_gone: Duration,
+    /// Whether a signal that this thread handles ends its wait: see [`Client::was_interrupted`].
+    pub interruptible: bool,
 }
 
 impl Default for ClientOptions {
@@ -53,6 +57,7 @@ impl Default for ClientOptions {
             request_arena: limits::ARENA_DEFAULT,
             reply_arena: limits::ARENA_DEFAULT,
             director_gone: Duration::from_nanos(limits::DIRECTOR_GONE_NS),
+            interruptible: false,
         }
     }
 }
@@ -88,6 +93,12 @@ impl ClientOptions {
         self
     }
 
+    /// See [`interruptible`](Self::interruptible).
+    pub fn interruptible(mut self, interruptible: bool) -> Self {
+        self.interruptible = interruptible;
+        self
+    }
+
     fn gone_after_ns(&self) -> u64 {
         u64::try_from(self.director_gone.as_nanos()).unwrap_or(u64::MAX)
     }
@@ -118,11 +129,33 @@ impl ClientOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Route(pub(super) u32);
 
+impl Route {
+    /// A number for this client's route, where a `Route` can't be kept: other languages, for one.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+
+    /// The route of this number. One that the client has not is refused where it is used.
+    pub fn from_number(number: u32) -> Route {
+        Route(number)
+    }
+}
+
 /// A call's name, to be kept anywhere. It is not a right to anything, and never another call's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(u64);
 
 impl Ticket {
+    /// As a number, which is never 0.
+    pub fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// What `to_bits` gave. Of any other number no client knows anything.
+    pub fn from_bits(bits: u64) -> Ticket {
+        Ticket(bits)
+    }
+
     pub(super) fn new(session: u16, name: u64) -> Self {
         Ticket(u64::from(session) << 48 | name)
     }
@@ -139,8 +172,14 @@ impl Ticket {
 /// A client of a bus. It may be sent to another thread, and is used by one at a time: a pool takes one a thread.
 pub struct Client {
     pub(super) inner: RefCell<Inner>,
+    /// The waiter's descriptor again: one that can be lent while nothing else is.
+    events: OwnedFd,
+    /// Tells this process's clients from one another.
+    pub(super) number: u64,
     fork: Fork,
 }
+
+static CLIENTS: AtomicU64 = AtomicU64::new(0);
 
 /// A client's state. Borrowed for the length of one operation; never across a call of the program's own code.
 pub(super) struct Inner {
@@ -160,12 +199,14 @@ impl Client {
     pub(crate) fn connect(bus: &Bus, options: ClientOptions) -> Result<Client, Error> {
         let fork = Fork::mark()?;
         let shape = options.shape()?;
-        let waiter = Waiter::new(options.waiting, 8)?;
+        let waiter = Waiter::new(options.waiting, 8)?.interruptible(options.interruptible);
         let session = Session::attach(bus, shape, 0, options.gone_after_ns(), &waiter)?;
+        let events = waiter.as_fd().try_clone_to_owned().map_err(Error::io("duplicating an epoll"))?;
         let (routes, numbers) = (Vec::new(), HashMap::new());
         let bus = bus.clone();
         let inner = Inner { bus, options, shape, waiter, session, old: Vec::new(), routes, numbers };
-        Ok(Client { inner: RefCell::new(inner), fork })
+        let number = CLIENTS.fetch_add(1, Ordering::Relaxed);
+        Ok(Client { inner: RefCell::new(inner), events, number, fork })
     }
 
     /// Finds an operation. Once for each; a call needs only the result. Blocks for a round trip on a socket.
@@ -204,14 +245,58 @@ impl Client {
     }
 
     /// Waits until any open call has ended, and names it. `None`: none did in time, or none is open.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`], if a signal may end a wait: see [`ClientOptions::interruptible`].
     pub fn wait_any(&self, until: Until) -> Result<Option<Ticket>, Error> {
         self.check_fork()?;
-        Ok(self.inner.borrow_mut().wait_any(until))
+        let mut inner = self.inner.borrow_mut();
+        match inner.wait_any(until) {
+            None if inner.waiter.take_interrupted() => Err(Error::Interrupted),
+            ended => Ok(ended),
+        }
+    }
+
+    /// Whether a signal ended the last wait: then [`Pending::wait_until`] gave `None` before its time, and the call is
+    /// still open. Says so once. Only with [`ClientOptions::interruptible`].
+    pub fn was_interrupted(&self) -> bool {
+        self.inner.borrow_mut().waiter.take_interrupted()
+    }
+
+    /// Before sleeping in an event loop: announces the sleep, and looks once more. After [`Armed::Sleep`] the
+    /// descriptor ([`AsFd`]) gets readable when there may be something to do, a deadline included: then
+    /// [`disarm`](Self::disarm), and [`wait_any`](Self::wait_any) with [`Until::Now`] until it has nothing more.
+    /// Nothing else is to be done with the descriptor. Any other call on the client in between is fine, and may make
+    /// it readable for nothing. At most one system call, mostly none.
+    ///
+    /// # Errors
+    /// [`Error::Forked`], [`Error::System`].
+    pub fn arm(&self) -> Result<Armed, Error> {
+        self.check_fork()?;
+        self.inner.borrow_mut().arm()
+    }
+
+    /// After sleeping in an event loop: takes the announcement back, and sees whether the director is gone. Two
+    /// system calls. Without a director, looks for the next one, if it is time to: to come back to one blocks for a
+    /// few round trips on a socket. An armed client wakes for that, too: every 5 ms while calls are under way, else
+    /// every second.
+    ///
+    /// # Errors
+    /// [`Error::Forked`].
+    pub fn disarm(&self) -> Result<(), Error> {
+        self.check_fork()?;
+        self.inner.borrow_mut().disarm();
+        Ok(())
     }
 
     /// An open call, or one that has ended and whose outcome nobody has taken, from its name.
     pub fn pending(&self, ticket: Ticket) -> Option<Pending<'_>> {
         self.inner.borrow().knows(ticket).then(|| Pending::new(self, ticket))
+    }
+
+    /// A reply again, from what [`Reply::detach`] gave. `None` if it is another client's.
+    pub fn reattach(&self, kept: KeptReply) -> Option<Reply<'_>> {
+        (kept.client == self.number).then(|| Reply::of(self, kept))
     }
 
     /// Ends the session, after waiting for one-way calls to be answered, a second at most. Dropping does the same.
@@ -223,6 +308,13 @@ impl Client {
 
     pub(super) fn is_forked(&self) -> bool {
         self.fork.is_child()
+    }
+}
+
+impl AsFd for Client {
+    /// What an event loop waits on: see [`Client::arm`].
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
     }
 }
 
@@ -278,6 +370,7 @@ impl Inner {
     fn open_again(&mut self, number: u32, name: &RouteName, until_ns: u64) -> Result<(), CallError> {
         let gone_ns = now_ns().saturating_add(self.options.director_gone.as_nanos() as u64);
         let mut pause = Pause::default();
+        self.waiter.take_interrupted();
         loop {
             let error = match self.session.open_route(number, name) {
                 Ok(()) => return Ok(()),
@@ -291,7 +384,10 @@ impl Inner {
             if now_ns >= until_ns {
                 return Err(CallError::not_sent(Status::WouldBlock, "its workers are not back yet"));
             }
-            pause.sleep(until_ns.min(gone_ns) - now_ns);
+            pause.sleep(&mut self.waiter, until_ns.min(gone_ns) - now_ns);
+            if self.waiter.take_interrupted() {
+                return Err(not_sent(Error::Interrupted));
+            }
         }
     }
 
@@ -308,6 +404,7 @@ impl Inner {
         });
         match found {
             Some(true) => Ok(()),
+            None if self.waiter.take_interrupted() => Err(not_sent(Error::Interrupted)),
             None => Err(CallError::not_sent(Status::WouldBlock, "there is no director now")),
             Some(false) if self.session.is_unknown() => self.begin_anew(),
             Some(false) => {
@@ -348,6 +445,7 @@ impl Inner {
             Err(Shortage::Held) => "all slots are held by replies that have not been dropped",
             Err(Shortage::Now) => "all slots are in use",
             Err(Shortage::Lost) => return Err(lost()),
+            Err(Shortage::Interrupted) => return Err(not_sent(Error::Interrupted)),
         };
         Err(CallError::not_sent(Status::WouldBlock, all))
     }
@@ -366,6 +464,7 @@ impl Inner {
             Err(Shortage::Held) => "the arena is full of what this program holds",
             Err(Shortage::Now) => "the arena is full",
             Err(Shortage::Lost) => return Err(lost()),
+            Err(Shortage::Interrupted) => return Err(not_sent(Error::Interrupted)),
         };
         Err(CallError::not_sent(Status::WouldBlock, full))
     }
@@ -392,6 +491,7 @@ impl Inner {
         });
         match taken {
             Some(taken) => taken,
+            None if self.waiter.take_interrupted() => Err(Shortage::Interrupted),
             None if self.session.is_attached() => Err(Shortage::Now),
             None => Err(Shortage::Lost),
         }
@@ -405,16 +505,32 @@ impl Inner {
         until_ns: u64,
         find: impl FnMut(&mut Session, u64) -> Option<T>,
     ) -> Option<T> {
+        self.waiter.take_interrupted();
         let now_ns = self.waiter.now_ns();
         let (session, routes) = (&mut self.session, &self.routes[..]);
-        let mut look = Look { session, routes, call, find, until_ns, checked_ns: now_ns, check: false };
+        let mut look = Look {
+            session,
+            routes,
+            call,
+            find,
+            until_ns,
+            checked_ns: now_ns,
+            check: false,
+            interrupted: false,
+        };
         let found = block_on(&mut look, &mut self.waiter);
+        self.watch_arrival();
+        found
+    }
+
+    /// Sleeps see the death of a director that this session has just come back to.
+    #[inline]
+    fn watch_arrival(&mut self) {
         if let Some(channel) = self.session.take_arrival()
             && let Err(error) = self.waiter.add_socket(channel, 0)
         {
             tracing::warn!(%error, "the director's death will be noticed late");
         }
-        found
     }
 
     /// Waits for one call. `None`: not in time; or its outcome was given out already, then at once.
@@ -468,6 +584,29 @@ impl Inner {
         session.is_some_and(|s| s.core.is_known(ticket.name()) || s.stash.contains_key(&ticket.name()))
     }
 
+    fn arm(&mut self) -> Result<Armed, Error> {
+        // A sleep of its own, though the last was never taken back: its bell may have been rung already.
+        self.session.core.awake();
+        self.session.core.park();
+        if self.wait_any(Until::Now).is_some() {
+            self.session.core.awake();
+            return Ok(Armed::Ready);
+        }
+        let core = &self.session.core;
+        // Who has nothing under way is in no hurry to find a director.
+        let look_at_ns = if core.open() == 0 { u64::MAX } else { self.session.wake_at_ns() };
+        self.waiter.set_alarm(core.next_deadline_ns().min(look_at_ns))?;
+        Ok(Armed::Sleep)
+    }
+
+    fn disarm(&mut self) {
+        self.session.core.awake();
+        self.waiter.slept_elsewhere();
+        self.session.check_director();
+        self.session.look_for_director(now_ns(), &self.routes);
+        self.watch_arrival();
+    }
+
     fn wait_any(&mut self, until: Until) -> Option<Ticket> {
         for session in std::iter::once(&mut self.session).chain(&mut self.old) {
             let ended = match session.stash.keys().next() {
@@ -491,6 +630,7 @@ impl Inner {
 
     fn finish_one_way(&mut self) {
         if self.session.core.one_way() > 0 {
+            self.waiter.ignore_signals();
             let until_ns = now_ns() + CLOSE_NS;
             self.look_until(None, until_ns, |session, now_ns| {
                 session.reclaim(now_ns);
@@ -518,6 +658,7 @@ struct Look<'a, F> {
     until_ns: u64,
     checked_ns: u64,
     check: bool,
+    interrupted: bool,
 }
 
 impl<T, F: FnMut(&mut Session, u64) -> Option<T>> Party for Look<'_, F> {
@@ -532,14 +673,15 @@ impl<T, F: FnMut(&mut Session, u64) -> Option<T>> Party for Look<'_, F> {
             (self.check, self.checked_ns) = (false, now_ns);
             self.session.check_director();
         }
-        if !self.session.is_attached() {
+        // To look takes a while: whoever was interrupted hears of that first.
+        if !self.session.is_attached() && !self.interrupted {
             self.session.look_for_director(now_ns, self.routes);
             // It may have come, or calls may have ended: a last look at what is looked for.
             if let Some(found) = (self.find)(self.session, now_ns) {
                 return Turn::Done(Some(found));
             }
         }
-        if now_ns >= self.until_ns || self.session.is_unknown() {
+        if now_ns >= self.until_ns || self.interrupted || self.session.is_unknown() {
             return Turn::Done(None);
         }
         Turn::Idle
@@ -559,6 +701,10 @@ impl<T, F: FnMut(&mut Session, u64) -> Option<T>> Party for Look<'_, F> {
         let deadline_ns = self.call.map_or_else(|| core.next_deadline_ns(), |name| core.deadline_ns(name));
         deadline_ns.min(self.until_ns).min(self.session.wake_at_ns())
     }
+
+    fn interrupted(&mut self) {
+        self.interrupted = true;
+    }
 }
 
 /// Waiting for somebody who will be: there is nothing to wait on yet.
@@ -572,8 +718,8 @@ impl Default for Pause {
 
 impl Pause {
     /// Sleeps so long at most; each time longer.
-    fn sleep(&mut self, most_ns: u64) {
-        std::thread::sleep(self.0.min(Duration::from_nanos(most_ns)));
+    fn sleep(&mut self, waiter: &mut Waiter, most_ns: u64) {
+        waiter.pause(self.0.min(Duration::from_nanos(most_ns)).as_nanos() as u64);
         self.0 = (self.0 * 2).min(PAUSE_MAX);
     }
 }
@@ -586,6 +732,8 @@ enum Shortage {
     Held,
     /// The director went away, and nothing comes back any more.
     Lost,
+    /// A signal ended the wait for it.
+    Interrupted,
 }
 
 fn lost() -> CallError {

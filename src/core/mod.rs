@@ -68,6 +68,8 @@ pub trait Party {
     fn awake(&mut self);
     /// When it wants to be woken at the latest, though nobody rings.
     fn wake_at_ns(&self) -> u64;
+    /// A signal ended its sleep. One that does nothing about it sleeps on.
+    fn interrupted(&mut self) {}
 }
 
 /// What a turn found.
@@ -91,6 +93,10 @@ pub trait Os {
     fn idle(&mut self) -> bool;
     /// Sleeps until a doorbell rings, a descriptor is ready, or `until_ns`.
     fn sleep(&mut self, until_ns: u64);
+    /// Whether a signal ended the last sleep, where anybody is to hear of that.
+    fn was_interrupted(&self) -> bool {
+        false
+    }
 }
 
 /// The only blocking loop of Trine: a client's wait, a worker's next and the director's run are this one.
@@ -111,6 +117,9 @@ pub fn block_on<P: Party, O: Os>(party: &mut P, os: &mut O) -> P::Out {
                 let looked = party.turn(os.now_ns());
                 if matches!(looked, Turn::Idle) {
                     os.sleep(party.wake_at_ns());
+                    if os.was_interrupted() {
+                        party.interrupted();
+                    }
                 }
                 party.awake();
                 if let Turn::Done(out) = looked {

@@ -191,6 +191,11 @@ impl Attached {
         }
     }
 
+    /// Whether a request, or what is broken, stands in the ring.
+    pub fn is_ready(&self) -> bool {
+        self.core.is_ready()
+    }
+
     /// Announces a sleep.
     pub fn park(&mut self) {
         self.core.park();

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +20,7 @@ use crate::error::{Error, Status};
 use crate::layout::WorkShape;
 use crate::limits;
 use crate::memory::{Doorbell, Fork};
-use crate::waiting::{Until, Waiter, Waiting};
+use crate::waiting::{Armed, Until, Waiter, Waiting};
 
 /// How often a worker that doesn't sleep looks whether its director is still there.
 const CHECK_NS: u64 = 1_000_000;
@@ -34,11 +35,13 @@ pub struct WorkerOptions {
     pub waiting: Waiting,
     /// Slots of its ring, a power of two: it may have one less in its hands.
     pub slots: u32,
+    /// Whether a signal that this thread handles ends `next` and `serve`, as [`Stopper::wake`] does.
+    pub interruptible: bool,
 }
 
 impl Default for WorkerOptions {
     fn default() -> Self {
-        WorkerOptions { waiting: Waiting::default(), slots: limits::WORK_SLOTS_DEFAULT }
+        WorkerOptions { waiting: Waiting::default(), slots: limits::WORK_SLOTS_DEFAULT, interruptible: false }
     }
 }
 
@@ -54,12 +57,20 @@ impl WorkerOptions {
         self.slots = slots;
         self
     }
+
+    /// See [`interruptible`](Self::interruptible).
+    pub fn interruptible(mut self, interruptible: bool) -> Self {
+        self.interruptible = interruptible;
+        self
+    }
 }
 
 /// A worker on a bus. It may be sent to another thread, and is used by one at a time; a process can have several.
 pub struct Worker {
     pub(super) inner: RefCell<Inner>,
     stop: Arc<Stop>,
+    /// The waiter's descriptor again: one that can be lent while nothing else is.
+    events: OwnedFd,
     fork: Fork,
 }
 
@@ -69,6 +80,7 @@ pub struct Stopper(Arc<Stop>);
 
 struct Stop {
     asked: AtomicBool,
+    woken: AtomicBool,
     bell: Doorbell,
 }
 
@@ -78,11 +90,31 @@ impl Stopper {
         self.0.asked.store(true, Ordering::Release); // pairs with the acquire in is_asked
         self.0.bell.ring();
     }
+
+    /// The worker's `next` or `serve`, the one under way or else the next one, returns; once. Does nothing that is
+    /// forbidden in a signal handler: an atomic store and a `write`.
+    pub fn wake(&self) {
+        self.0.woken.store(true, Ordering::Release); // pairs with the acquire in take_woken
+        self.0.bell.ring();
+    }
 }
 
 impl Stop {
     fn is_asked(&self) -> bool {
         self.asked.load(Ordering::Acquire) // pairs with the release in Stopper::stop
+    }
+
+    fn is_woken(&self) -> bool {
+        self.woken.load(Ordering::Relaxed)
+    }
+
+    fn take_woken(&self) -> bool {
+        self.is_woken() && self.woken.swap(false, Ordering::Acquire) // pairs with the release in Stopper::wake
+    }
+
+    /// Whether the worker is to come back for any reason.
+    fn is_rung(&self) -> bool {
+        self.is_asked() || self.is_woken()
     }
 }
 
@@ -103,12 +135,55 @@ pub(super) struct Inner {
     /// Those whose director is gone, as long as something of them is not answered.
     old: Vec<(u32, Attached)>,
     /// Requests that have begun, and the number of their attachment.
-    pub begun: Slab<(u32, Begun)>,
+    begun: Slab<Open>,
+    /// Of the next one that begins.
+    serial: u64,
     services: Vec<Service>,
     next_operation: u16,
     /// By the worker's own number: which service and operation.
     names: HashMap<u16, (Name, Name)>,
     attach_at_ns: u64,
+}
+
+/// A request that has begun and is not answered.
+pub(super) struct Open {
+    serial: u64,
+    /// The number of its attachment.
+    attachment: u32,
+    begun: Begun,
+}
+
+/// Names an open request where a [`Request`] can't be kept: see [`Request::detach`]. Not a right to anything by
+/// itself; never another request's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RequestId(u64);
+
+/// Bits of an id that say where the request is kept: for more than a worker of all attachments can have open.
+const INDEX_BITS: u32 = 20;
+
+impl RequestId {
+    fn new(index: usize, serial: u64) -> Self {
+        RequestId(serial << INDEX_BITS | index as u64)
+    }
+
+    /// As a number, which is never 0.
+    pub fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// What `to_bits` gave. Of any other number no worker knows anything.
+    pub fn from_bits(bits: u64) -> RequestId {
+        RequestId(bits)
+    }
+
+    /// A small number that no other open request of this worker has: to keep notes in an array.
+    pub fn index(self) -> usize {
+        (self.0 & ((1 << INDEX_BITS) - 1)) as usize
+    }
+
+    fn serial(self) -> u64 {
+        self.0 >> INDEX_BITS
+    }
 }
 
 impl Worker {
@@ -119,8 +194,10 @@ impl Worker {
             let bounds = format!("a power of two from 2 to {}", limits::WORK_SLOTS_MAX);
             return Err(Error::Option { what: "slots", value: u64::from(options.slots), bounds });
         }
-        let waiter = Waiter::new(options.waiting, 8)?;
-        let stop = Arc::new(Stop { asked: AtomicBool::new(false), bell: Doorbell::new()? });
+        let waiter = Waiter::new(options.waiting, 8)?.interruptible(options.interruptible);
+        let events = waiter.as_fd().try_clone_to_owned().map_err(Error::io("duplicating an epoll"))?;
+        let (asked, woken) = (AtomicBool::new(false), AtomicBool::new(false));
+        let stop = Arc::new(Stop { asked, woken, bell: Doorbell::new()? });
         waiter.add_doorbell(&stop.bell, 0)?;
         let attached = (0, Attached::attach(bus, shape, &waiter)?);
         let inner = Inner {
@@ -130,12 +207,13 @@ impl Worker {
             attached,
             old: Vec::new(),
             begun: Slab::new(),
+            serial: 1,
             services: Vec::new(),
             next_operation: 0,
             names: HashMap::new(),
             attach_at_ns: 0,
         };
-        Ok(Worker { inner: RefCell::new(inner), stop, fork })
+        Ok(Worker { inner: RefCell::new(inner), stop, events, fork })
     }
 
     /// The worker's id on its bus, as replies carry it.
@@ -144,11 +222,13 @@ impl Worker {
     }
 
     /// Provides a service from now on: its requests come to this worker, and to others that provide it. A second
-    /// time replaces the operations. Blocks for a round trip on a socket.
+    /// time replaces the operations. Blocks for a round trip on a socket. Returns the number that
+    /// [`Request::number`] gives for the first operation; the others' follow. They count up from 0 in the order in
+    /// which a worker provides.
     ///
     /// # Errors
     /// [`Error::Name`], [`Error::Refused`], [`Error::Option`] for too many operations.
-    pub fn provide(&self, service: &str, operations: &[&str]) -> Result<(), Error> {
+    pub fn provide(&self, service: &str, operations: &[&str]) -> Result<u32, Error> {
         self.check_fork()?;
         let name = Name::new("service", service)?;
         let operations: Result<Vec<Name>, Error> =
@@ -171,13 +251,14 @@ impl Worker {
     /// The next request, in the order in which they came. `None`: none came in time.
     ///
     /// # Errors
-    /// [`Error::Interrupted`] once the worker was asked to stop.
+    /// [`Error::Interrupted`] once the worker was asked to stop; when it was woken; when a signal came, if one may
+    /// end the wait ([`WorkerOptions::interruptible`]).
     pub fn next(&self, until: Until) -> Result<Option<Request<'_>>, Error> {
         self.check_fork()?;
         let mut inner = self.inner.borrow_mut();
         let until_ns = until.ns();
         loop {
-            if self.stop.is_asked() {
+            if self.stop.is_asked() || self.stop.take_woken() || inner.waiter.take_interrupted() {
                 return Err(Error::Interrupted);
             }
             if !inner.attached.1.is_attached() {
@@ -185,22 +266,26 @@ impl Worker {
             }
             match inner.look(&self.stop, until_ns)? {
                 Found::Begun(begun) => {
-                    let number = inner.attached.0;
-                    let key = inner.begun.insert((number, begun));
-                    return Ok(Some(Request::new(self, key)));
+                    let id = inner.enter(begun);
+                    return Ok(Some(Request::new(self, id)));
                 }
                 Found::Detached if crate::waiting::now_ns() < until_ns => {
                     let wake_ns = until_ns.min(inner.attach_at_ns);
                     crate::core::Os::sleep(&mut inner.waiter, wake_ns);
                 }
                 Found::Detached | Found::Nothing => return Ok(None),
-                Found::Stopped => return Err(Error::Interrupted),
+                Found::Stopped => {
+                    // It is said now, and not again.
+                    self.stop.take_woken();
+                    inner.waiter.take_interrupted();
+                    return Err(Error::Interrupted);
+                }
             }
         }
     }
 
-    /// Serves until it is stopped. A request that the handler drops, or in which it panics, is answered
-    /// WORKER_ERROR; a panic does not end the worker.
+    /// Serves until it is stopped, woken, or interrupted. A request that the handler drops, or in which it panics, is
+    /// answered WORKER_ERROR; a panic does not end the worker.
     ///
     /// # Errors
     /// What [`next`](Self::next) can't go on after.
@@ -221,9 +306,39 @@ impl Worker {
         }
     }
 
+    /// A request again, from its name. `None` if it was answered.
+    pub fn request(&self, id: RequestId) -> Option<Request<'_>> {
+        self.inner.borrow().of(id)?;
+        Some(Request::new(self, id))
+    }
+
     /// What stops it, from another thread.
     pub fn stopper(&self) -> Stopper {
         Stopper(self.stop.clone())
+    }
+
+    /// Before sleeping in an event loop: announces the sleep, and looks once more. After [`Armed::Sleep`] the
+    /// descriptor ([`AsFd`]) gets readable when there may be something to do: then [`disarm`](Self::disarm), and
+    /// [`next`](Self::next) with [`Until::Now`] until it has nothing more. Nothing else is to be done with the
+    /// descriptor. Any other call on the worker in between is fine, and may make it readable for nothing. At most
+    /// one system call, mostly none.
+    ///
+    /// # Errors
+    /// [`Error::Forked`], [`Error::System`].
+    pub fn arm(&self) -> Result<Armed, Error> {
+        self.check_fork()?;
+        self.inner.borrow_mut().arm(&self.stop)
+    }
+
+    /// After sleeping in an event loop: takes the announcement back, and reads what the director has sent. Two
+    /// system calls.
+    ///
+    /// # Errors
+    /// [`Error::Forked`].
+    pub fn disarm(&self) -> Result<(), Error> {
+        self.check_fork()?;
+        self.inner.borrow_mut().disarm();
+        Ok(())
     }
 
     /// Requests answered since it attached.
@@ -240,6 +355,13 @@ impl Worker {
     }
 }
 
+impl AsFd for Worker {
+    /// What an event loop waits on: see [`Worker::arm`].
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
+    }
+}
+
 impl Drop for Worker {
     /// Answers what was begun and forgotten, and leaves in good order: what it never began goes to other workers.
     fn drop(&mut self) {
@@ -247,16 +369,16 @@ impl Drop for Worker {
             return;
         }
         let inner = self.inner.get_mut();
-        let keys: Vec<usize> = inner.begun.iter().map(|(key, _)| key).collect();
-        for key in keys {
-            inner.fail(key, 0, "the worker went away without an answer");
+        let open = inner.begun.iter().map(|(index, open)| RequestId::new(index, open.serial));
+        for id in open.collect::<Vec<_>>() {
+            inner.fail(id, 0, "the worker went away without an answer");
         }
         inner.attached.1.leave();
     }
 }
 
 impl Inner {
-    fn provide(&mut self, name: Name, operations: Vec<Name>) -> Result<(), Error> {
+    fn provide(&mut self, name: Name, operations: Vec<Name>) -> Result<u32, Error> {
         let count = operations.len();
         let most = limits::OPERATIONS_MAX.min(usize::from(u16::MAX - self.next_operation));
         if count == 0 || count > most {
@@ -275,20 +397,40 @@ impl Inner {
         }
         self.services.retain(|s| s.name != name);
         self.services.push(Service { name, first, operations });
-        Ok(())
+        Ok(u32::from(first))
     }
 
     /// Service and operation of a request.
-    pub fn names_of(&self, key: usize) -> Option<(Name, Name)> {
-        let (_, begun) = self.begun.get(key)?;
+    pub fn names_of(&self, id: RequestId) -> Option<(Name, Name)> {
+        let (_, begun) = self.of(id)?;
         self.names.get(&(begun.request.operation as u16)).cloned()
+    }
+
+    fn arm(&mut self, stop: &Stop) -> Result<Armed, Error> {
+        let attached = &mut self.attached.1;
+        // A sleep of its own, though the last was never taken back: its bell may have been rung already.
+        attached.awake();
+        attached.park();
+        if stop.is_rung() || attached.is_ready() || attached.has_control() {
+            attached.awake();
+            return Ok(Armed::Ready);
+        }
+        let wake_ns = if attached.is_attached() { u64::MAX } else { self.attach_at_ns };
+        self.waiter.set_alarm(wake_ns)?;
+        Ok(Armed::Sleep)
+    }
+
+    fn disarm(&mut self) {
+        self.attached.1.awake();
+        self.waiter.slept_elsewhere();
+        self.attached.1.read_control();
     }
 
     fn look(&mut self, stop: &Stop, until_ns: u64) -> Result<Found, Error> {
         // Since the last look the program's own code ran, for however long: what has expired is not to begin.
         self.waiter.refresh();
         let attached = &mut self.attached.1;
-        let mut look = Look { attached, stop, until_ns, checked_ns: 0, check: false };
+        let mut look = Look { attached, stop, until_ns, checked_ns: 0, check: false, interrupted: false };
         Ok(block_on(&mut look, &mut self.waiter))
     }
 
@@ -317,7 +459,7 @@ impl Inner {
         let old = std::mem::replace(&mut self.attached, (number, attached));
         self.old.push(old);
         let begun = &self.begun;
-        self.old.retain(|(number, _)| begun.iter().any(|(_, (n, _))| n == number));
+        self.old.retain(|(number, _)| begun.iter().any(|(_, open)| open.attachment == *number));
         Ok(())
     }
 
@@ -332,20 +474,28 @@ impl Inner {
         Ok(())
     }
 
+    fn enter(&mut self, begun: Begun) -> RequestId {
+        let (serial, attachment) = (self.serial, self.attached.0);
+        self.serial += 1;
+        RequestId::new(self.begun.insert(Open { serial, attachment, begun }), serial)
+    }
+
     /// A request that has begun, and the attachment that it came from.
-    pub fn of(&self, key: usize) -> Option<(&Attached, &Begun)> {
-        let (number, begun) = self.begun.get(key)?;
-        let attached = if *number == self.attached.0 {
+    #[inline]
+    pub fn of(&self, id: RequestId) -> Option<(&Attached, &Begun)> {
+        let open = self.begun.get(id.index()).filter(|open| open.serial == id.serial())?;
+        let attached = if open.attachment == self.attached.0 {
             &self.attached.1
         } else {
-            &self.old.iter().find(|(n, _)| n == number)?.1
+            &self.old.iter().find(|(number, _)| *number == open.attachment)?.1
         };
-        Some((attached, begun))
+        Some((attached, &open.begun))
     }
 
     /// Takes a request out, to answer it.
-    pub fn take(&mut self, key: usize) -> Option<(&mut Attached, Begun)> {
-        let (number, begun) = self.begun.try_remove(key)?;
+    pub fn take(&mut self, id: RequestId) -> Option<(&mut Attached, Begun)> {
+        self.of(id)?;
+        let Open { attachment: number, begun, .. } = self.begun.try_remove(id.index())?;
         let attached = if number == self.attached.0 {
             &mut self.attached.1
         } else {
@@ -355,17 +505,17 @@ impl Inner {
     }
 
     /// Answers WORKER_ERROR. The message is cut to what there is room for, so that it is this error in any case.
-    pub fn fail(&mut self, key: usize, code: u32, message: &str) {
-        let Some((_, begun)) = self.of(key) else { return };
+    pub fn fail(&mut self, id: RequestId, code: u32, message: &str) {
+        let Some((_, begun)) = self.of(id) else { return };
         let most = limits::MESSAGE_MAX.min(begun.request.capacity as usize).min(message.len());
         let end = (0..=most).rev().find(|&end| message.is_char_boundary(end)).unwrap_or(0);
-        self.answer(key, Status::WorkerError, code, &message.as_bytes()[..end]);
+        self.answer(id, Status::WorkerError, code, &message.as_bytes()[..end]);
     }
 
     /// Answers a request.
     #[inline]
-    pub fn answer(&mut self, key: usize, status: Status, code: u32, bytes: &[u8]) {
-        if let Some((attached, begun)) = self.take(key) {
+    pub fn answer(&mut self, id: RequestId, status: Status, code: u32, bytes: &[u8]) {
+        if let Some((attached, begun)) = self.take(id) {
             attached.answer(begun, status, code, bytes);
         }
     }
@@ -388,6 +538,7 @@ struct Look<'a> {
     until_ns: u64,
     checked_ns: u64,
     check: bool,
+    interrupted: bool,
 }
 
 impl Party for Look<'_> {
@@ -408,7 +559,7 @@ impl Party for Look<'_> {
             (self.check, self.checked_ns) = (false, now_ns);
             self.attached.read_control();
         }
-        if self.stop.is_asked() {
+        if self.stop.is_rung() || self.interrupted {
             return Turn::Done(Found::Stopped);
         }
         if !self.attached.is_attached() {
@@ -431,5 +582,9 @@ impl Party for Look<'_> {
 
     fn wake_at_ns(&self) -> u64 {
         self.until_ns
+    }
+
+    fn interrupted(&mut self) {
+        self.interrupted = true;
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::handle::{Inner, Worker};
+use super::handle::{Inner, RequestId, Worker};
 use crate::error::Status;
 use crate::identity::Identity;
 use crate::layout::{HEAD, LINE, Place, flag, reply_flag, reply_place};
@@ -20,7 +20,7 @@ pub struct Served(());
 #[must_use = "dropping it answers WORKER_ERROR"]
 pub struct Request<'w> {
     worker: &'w Worker,
-    key: usize,
+    id: RequestId,
     answered: bool,
 }
 
@@ -28,8 +28,8 @@ pub struct Request<'w> {
 pub type Kept<'w> = Request<'w>;
 
 impl<'w> Request<'w> {
-    pub(super) fn new(worker: &'w Worker, key: usize) -> Self {
-        Request { worker, key, answered: false }
+    pub(super) fn new(worker: &'w Worker, id: RequestId) -> Self {
+        Request { worker, id, answered: false }
     }
 
     fn with<T>(&self, look: impl FnOnce(&super::attached::Attached, &super::core::Begun) -> T) -> Option<T> {
@@ -37,35 +37,40 @@ impl<'w> Request<'w> {
             return None;
         }
         let inner = self.worker.inner.borrow();
-        inner.of(self.key).map(|(attached, begun)| look(attached, begun))
+        inner.of(self.id).map(|(attached, begun)| look(attached, begun))
     }
 
     /// Answers it by `how`; in a forked child, whose it is not, that does nothing.
     #[inline]
-    fn answer(mut self, how: impl FnOnce(&mut Inner, usize)) -> Served {
+    fn answer(mut self, how: impl FnOnce(&mut Inner, RequestId)) -> Served {
         self.answered = true;
         if !self.worker.is_forked() {
-            how(&mut self.worker.inner.borrow_mut(), self.key);
+            how(&mut self.worker.inner.borrow_mut(), self.id);
         }
         Served(())
     }
 
     /// The service that it asks for.
     pub fn service(&self) -> String {
-        let names = self.worker.inner.borrow().names_of(self.key);
+        let names = self.worker.inner.borrow().names_of(self.id);
         names.map(|(service, _)| service.as_str().to_owned()).unwrap_or_default()
     }
 
     /// The operation that it asks for.
     pub fn operation(&self) -> String {
-        let names = self.worker.inner.borrow().names_of(self.key);
+        let names = self.worker.inner.borrow().names_of(self.id);
         names.map(|(_, operation)| operation.as_str().to_owned()).unwrap_or_default()
     }
 
     /// Whether it asks for this operation. Allocates nothing.
     pub fn is(&self, operation: &str) -> bool {
-        let names = self.worker.inner.borrow().names_of(self.key);
+        let names = self.worker.inner.borrow().names_of(self.id);
         names.is_some_and(|(_, o)| o.as_str() == operation)
+    }
+
+    /// The operation that it asks for, as a number: see [`Worker::provide`].
+    pub fn number(&self) -> u32 {
+        self.with(|_, begun| u32::from(begun.request.operation as u16)).unwrap_or(u32::MAX)
     }
 
     /// The payload.
@@ -86,6 +91,11 @@ impl<'w> Request<'w> {
         (deadline_ns != 0).then(|| to_instant(deadline_ns))
     }
 
+    /// The same on CLOCK_MONOTONIC, which asks no clock.
+    pub fn deadline_ns(&self) -> Option<u64> {
+        self.with(|_, begun| begun.request.deadline_ns).filter(|&ns| ns != 0)
+    }
+
     /// Whether its caller has given it up, or is gone: no use going on.
     pub fn is_cancelled(&self) -> bool {
         self.with(|attached, begun| attached.is_cancelled(begun)).unwrap_or(true)
@@ -99,7 +109,7 @@ impl<'w> Request<'w> {
     /// Answers. The bytes are copied once, to where the client reads them. More than there is room for gives the
     /// caller REPLY_TOO_LARGE, with what is needed.
     pub fn reply(self, bytes: &[u8]) -> Served {
-        self.answer(|inner, key| inner.answer(key, Status::Ok, 0, bytes))
+        self.answer(|inner, id| inner.answer(id, Status::Ok, 0, bytes))
     }
 
     /// Answers with `len` bytes that `fill` writes in place: where the client reads them, if they are more than 64.
@@ -124,10 +134,40 @@ impl<'w> Request<'w> {
         self.finish(Status::Ok, len)
     }
 
+    /// Where the reply may be built in place, [`capacity`](Self::capacity) bytes of it: the client reads it there.
+    /// Then [`reply_built`](Self::reply_built). `None` where the client has said that it lies where it can't.
+    pub fn buffer(&self) -> Option<SharedMut<'_>> {
+        let (inbox, at) = self.with(|attached, begun| attached.buffer(begun)).flatten()?;
+        let len = self.capacity();
+        inbox.ptr(at, len)?;
+        Some(SharedMut { target: Target::Inbox(inbox, at), len })
+    }
+
+    /// Answers with the first `len` bytes of [`buffer`](Self::buffer). Up to 64 bytes are copied: they travel in the
+    /// record.
+    pub fn reply_built(self, len: usize) -> Served {
+        if len > self.capacity() {
+            return self.finish(Status::ReplyTooLarge, len);
+        }
+        let Some((inbox, at)) = self.with(|attached, begun| attached.buffer(begun)).flatten() else {
+            return self.fail(0, "the reply buffer is not within the inbox");
+        };
+        let mut small = [0; (LINE - HEAD) * 8];
+        if len <= small.len() {
+            // Within the arena, or else what the client gets is zeros: it has said where they are.
+            let _ = inbox.read(at, &mut small[..len]);
+            return self.reply(&small[..len]);
+        }
+        if inbox.ptr(at, len).is_none() {
+            return self.fail(0, "the reply buffer is not within the inbox");
+        }
+        self.finish(Status::Ok, len)
+    }
+
     /// Answers with what is written already, or with nothing.
     fn finish(self, status: Status, len: usize) -> Served {
-        self.answer(|inner, key| {
-            if let Some((attached, begun)) = inner.take(key) {
+        self.answer(|inner, id| {
+            if let Some((attached, begun)) = inner.take(id) {
                 attached.finish(begun, status, 0, len as u64, &mut [0; LINE]);
             }
         })
@@ -135,12 +175,18 @@ impl<'w> Request<'w> {
 
     /// Answers WORKER_ERROR, with a number of your own and a short message (1 KiB; what is longer is cut).
     pub fn fail(self, code: u32, message: &str) -> Served {
-        self.answer(|inner, key| inner.fail(key, code, message))
+        self.answer(|inner, id| inner.fail(id, code, message))
     }
 
     /// Keeps it, to be answered later: the handler returns, and the next request comes.
     pub fn keep(self) -> (Served, Kept<'w>) {
         (Served(()), self)
+    }
+
+    /// Lets go of this without an answer: [`Worker::request`] gives it back.
+    pub fn detach(mut self) -> RequestId {
+        self.answered = true;
+        self.id
     }
 }
 
@@ -156,7 +202,7 @@ impl Drop for Request<'_> {
         };
         // A drop while the worker is borrowed can't be: the program's own code never runs then.
         if let Ok(mut inner) = self.worker.inner.try_borrow_mut() {
-            inner.fail(self.key, 0, why);
+            inner.fail(self.id, 0, why);
         }
     }
 }
@@ -181,6 +227,17 @@ impl SharedMut<'_> {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Where the bytes begin, for who passes them on to another language. They are the client's to write, too: they
+    /// may change between two looks. Valid until the request is answered.
+    pub fn as_mut_ptr(&mut self) -> *mut u8 {
+        match &mut self.target {
+            Target::Small(small) => small.as_mut_ptr(),
+            Target::Inbox(inbox, at) => {
+                inbox.ptr(*at, self.len).map_or(std::ptr::null_mut(), <*const u8>::cast_mut)
+            }
+        }
     }
 
     /// Writes bytes from `at` on; what would be beyond the end is cut.

@@ -410,7 +410,7 @@ fn a_bus_within_one_program_serves_many_threads() {
     let place = Place::new();
     let director = Director::new(&place.bus, DirectorOptions::default()).unwrap().spawn().unwrap();
     let workers: Vec<_> = (0..3).map(|_| place.bus.worker(WorkerOptions::default()).unwrap()).collect();
-    workers.iter().for_each(|w| w.provide("work", &["mix"]).unwrap());
+    workers.iter().for_each(|w| assert_eq!(w.provide("work", &["mix"]).unwrap(), 0));
     let stoppers: Vec<_> = workers.iter().map(|w| w.stopper()).collect();
     std::thread::scope(|scope| {
         for worker in workers {

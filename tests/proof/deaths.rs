@@ -1,8 +1,10 @@
 //! Anyone may be killed at any time: every call ends, and what it says is true.
 
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use trine::{CallError, Client, ClientOptions, Reply, Route, Status, Until};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use trine::{Armed, CallError, Client, ClientOptions, Reply, Route, Status, Until};
 
 use crate::support::{PATIENCE, Place, Role, bytes, descriptors, eventually, mix, segments};
 
@@ -290,6 +292,42 @@ fn a_directors_death_loses_no_call_and_everybody_comes_back_to_the_next() {
     worker.kill();
     let after: Vec<_> = std::fs::read_dir(place.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(after.is_empty(), "a clean stop leaves {after:?}");
+}
+
+#[test]
+fn an_armed_client_comes_back_to_the_next_director_and_the_one_after() {
+    let place = Place::new();
+    let mut director = place.director();
+    let mut worker = place.worker();
+    let (client, keep) = client_of(&place, "keep");
+    let pending = client.request(keep).deadline(far()).submit(b"x", Until::Now).unwrap();
+    eventually("the worker has it", || place.inspect().workers[0].in_flight == 1);
+    // One turn of a program's event loop.
+    let turn = || {
+        if client.arm().unwrap() == Armed::Sleep {
+            let mut fds = [PollFd::new(client.as_fd(), PollFlags::POLLIN)];
+            assert_eq!(poll(&mut fds, PollTimeout::from(10_000u16)).unwrap(), 1, "nothing woke it");
+            client.disarm().unwrap();
+        }
+        client.wait_any(Until::Now).unwrap()
+    };
+    for _ in 0..2 {
+        director.kill();
+        director = place.director();
+        eventually("the loop has brought the client back", || {
+            assert_eq!(turn(), None);
+            place.inspect().sessions.len() == 1
+        });
+        eventually("so has the worker's", || place.inspect().workers.iter().any(|w| w.in_flight == 1));
+    }
+    worker.say("open");
+    let ended = loop {
+        if let Some(ended) = turn() {
+            break ended;
+        }
+    };
+    assert_eq!(ended, pending.ticket());
+    assert_eq!(pending.wait().unwrap().bytes().to_vec(), mix(b"x"));
 }
 
 #[test]

@@ -1,0 +1,169 @@
+//! What the C interface costs over Rust: `cargo bench -p trine-ffi`.
+//!
+//! A closed loop of echoes of 64 bytes; everybody polls and yields in between. The four pairs of client and worker take
+//! turns in one run, so that whatever else the machine does meets them all. C's functions are called through pointers
+//! that the compiler can't see through, as a C program's calls are.
+
+use std::ffi::{CString, c_void};
+use std::hint::black_box;
+use std::ptr::{null, null_mut};
+
+use std::thread;
+use std::time::Instant;
+
+use trine::{Bus, ClientOptions, Director, DirectorOptions, Error, Route, Waiting, Worker, WorkerOptions};
+use trine_ffi::*;
+
+const BYTES: usize = 64;
+
+/// Latencies of a number of calls, in nanoseconds.
+fn measure(calls: usize, mut call: impl FnMut(&[u8; BYTES], &mut [u8; BYTES])) -> Vec<u64> {
+    let (request, mut reply) = ([7; BYTES], [0; BYTES]);
+    let latency = |_| {
+        let start = Instant::now();
+        call(black_box(&request), &mut reply);
+        let latency = start.elapsed().as_nanos() as u64;
+        assert_eq!(black_box(&reply), &request);
+        latency
+    };
+    (0..calls).map(latency).collect()
+}
+
+/// A C struct that knows its size.
+macro_rules! sized {
+    ($name:ty) => {{
+        // SAFETY: all zeros are such a struct.
+        let mut value: $name = unsafe { std::mem::zeroed() };
+        value.size = size_of::<$name>() as u32;
+        value
+    }};
+}
+
+fn rust_client(client: &trine::Client, route: Route, calls: usize) -> Vec<u64> {
+    measure(calls, |request, into| {
+        let reply = client.call(route, request).expect("an echo");
+        reply.bytes().read_at(0, into);
+    })
+}
+
+fn c_client(client: *mut trine_client, route: trine_route, calls: usize) -> Vec<u64> {
+    let (call, free) = black_box((
+        trine_call as unsafe extern "C" fn(_, _, _, _, _, _) -> _,
+        trine_reply_free as unsafe extern "C" fn(_, _) -> _,
+    ));
+    measure(calls, |request, into| {
+        let mut reply = sized!(trine_reply);
+        // SAFETY: as the header says.
+        unsafe {
+            let data: *const c_void = request.as_ptr().cast();
+            let status: trine_status = call(client, route, data, BYTES, null(), &raw mut reply);
+            assert_eq!((status, reply.len), (TRINE_OK, BYTES as u64));
+            into.copy_from_slice(std::slice::from_raw_parts(reply.data.cast(), BYTES));
+            assert_eq!(free(client, &raw mut reply), TRINE_OK);
+        }
+    })
+}
+
+fn rust_worker(worker: &Worker) {
+    let served = worker.serve(|request| {
+        let mut bytes = [0; BYTES];
+        request.bytes().read_at(0, &mut bytes);
+        request.reply(&bytes)
+    });
+    served.expect("stopped");
+}
+
+struct CWorker(*mut trine_worker);
+// SAFETY: a handle may go to any thread.
+unsafe impl Send for CWorker {}
+
+fn c_worker(worker: &CWorker) {
+    let (next, answer) = black_box((
+        trine_next as unsafe extern "C" fn(_, _, _) -> _,
+        trine_answer as unsafe extern "C" fn(_, _, _, _) -> _,
+    ));
+    let mut request = sized!(trine_incoming);
+    // SAFETY: as the header says.
+    unsafe {
+        while next(worker.0, TRINE_FOREVER, &raw mut request) == TRINE_OK {
+            let mut bytes = [0; BYTES];
+            bytes.copy_from_slice(std::slice::from_raw_parts(request.data.cast(), BYTES));
+            answer(worker.0, request.request, bytes.as_ptr().cast(), BYTES);
+        }
+    }
+}
+
+fn main() -> Result<(), Error> {
+    let quick = std::env::args().any(|arg| arg == "--test");
+    let (rounds, calls) = if quick { (1, 10) } else { (2000, 200) };
+    let folder = tempfile::tempdir().expect("a folder");
+    let bus = Bus::at(folder.path());
+    let options = DirectorOptions::default().waiting(Waiting::Yield);
+    let director = Director::new(&bus, options)?.spawn()?;
+    let path = CString::new(bus.socket().as_os_str().as_encoded_bytes()).expect("a path");
+
+    // Both workers poll as long as calls come, and sleep while the other has its turn.
+    let worker = bus.worker(WorkerOptions::default())?;
+    worker.provide("rust", &["echo"])?;
+    let stopper = worker.stopper();
+    let (mut c, names) = (CWorker(null_mut()), [c"echo".as_ptr()]);
+    // SAFETY: as the header says.
+    unsafe {
+        assert_eq!(trine_worker_open(path.as_ptr(), null(), &raw mut c.0), TRINE_OK);
+        assert_eq!(trine_provide(c.0, c"c".as_ptr(), names.as_ptr(), 1, null_mut()), TRINE_OK);
+    }
+    let moved = CWorker(c.0);
+    let serving = [thread::spawn(move || rust_worker(&worker)), thread::spawn(move || c_worker(&{ moved }))];
+
+    let client = bus.client(ClientOptions::default().waiting(Waiting::Yield))?;
+    let mut plain = null_mut();
+    let mut options = sized!(trine_options);
+    options.waiting = TRINE_WAIT_YIELD;
+    // SAFETY: as the header says.
+    assert_eq!(unsafe { trine_connect(path.as_ptr(), &raw const options, &raw mut plain) }, TRINE_OK);
+    let routes = [client.route("rust", "echo")?, client.route("c", "echo")?];
+    let numbers = [c"rust", c"c"].map(|service| {
+        let mut number = 0;
+        // SAFETY: as the header says.
+        let found = unsafe { trine_route_of(plain, service.as_ptr(), c"echo".as_ptr(), &raw mut number) };
+        assert_eq!(found, TRINE_OK);
+        number
+    });
+
+    let mut latencies = [const { Vec::new() }; 4];
+    for round in 0..rounds {
+        // Who comes first takes turns, too.
+        for turn in 0..4 {
+            let pair = (turn + round) % 4;
+            let (by_c, to_c) = (pair % 2 == 1, pair / 2);
+            let call = |calls| match by_c {
+                true => c_client(plain, numbers[to_c], calls),
+                false => rust_client(&client, routes[to_c], calls),
+            };
+            call(calls / 10); // wakes the worker
+            latencies[pair].extend(call(calls));
+        }
+    }
+    stopper.stop();
+    // SAFETY: as the header says.
+    assert_eq!(unsafe { trine_wake(c.0) }, TRINE_OK);
+    for thread in serving {
+        thread.join().expect("no panic");
+    }
+    // SAFETY: as the header says.
+    unsafe { (trine_close(plain), trine_worker_close(c.0)) };
+    drop((client, director));
+
+    println!("echo of {BYTES} bytes, {} calls of each pair, polling and yielding\n", rounds * calls);
+    println!("client  worker      p10      p50      p90      p99   p50 over Rust");
+    let names = ["Rust    Rust  ", "C       Rust  ", "Rust    C     ", "C       C     "];
+    let mut base = 0;
+    for (name, mut all) in names.into_iter().zip(latencies) {
+        all.sort_unstable();
+        let [p10, p50, p90, p99] = [10, 50, 90, 99].map(|percent| all[all.len() * percent / 100]);
+        base = if base == 0 { p50 } else { base };
+        let over = (p50 as f64 / base as f64 - 1.0) * 100.0;
+        println!("{name} {p10:>6} ns {p50:>5} ns {p90:>5} ns {p99:>5} ns   {over:>+5.1} %");
+    }
+    Ok(())
+}

@@ -1,0 +1,300 @@
+//! Serving.
+
+use std::collections::VecDeque;
+use std::ffi::{c_char, c_int, c_void};
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Mutex;
+
+use nix::errno::Errno;
+use trine::{Request, RequestId, Shared, SharedMut, Stopper, Worker, WorkerOptions};
+
+use crate::handle::{self, FreeList, Kind};
+use crate::input::{self, Out};
+use crate::shelf::{SMALL, Small, copy_small};
+use crate::status::*;
+use crate::types::*;
+
+/// A worker, and the small payloads of its open requests: each by its request's index, where it stays.
+pub(crate) struct Serving {
+    worker: Worker,
+    #[expect(clippy::vec_box, reason = "C has pointers into them")]
+    small: Vec<Box<Small>>,
+}
+
+impl Kind for Serving {
+    const MAGIC: u32 = 0x7472_776f;
+    /// What wakes it.
+    type Shared = Stopper;
+    fn free_list() -> &'static FreeList<Serving> {
+        static FREE: FreeList<Serving> = Mutex::new(VecDeque::new());
+        &FREE
+    }
+}
+
+/// Attaches a worker. [B] Arguments and failures as trine_connect().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trine_worker_open(
+    bus: *const c_char,
+    options: *const trine_options,
+    out: *mut *mut trine_worker,
+) -> trine_status {
+    handle::guarded(|| {
+        // SAFETY: the rules of the header.
+        let out = unsafe { input::slot(out)? };
+        out.write(std::ptr::null_mut());
+        // SAFETY: the rules of the header.
+        let (bus, given) = unsafe { (input::bus(bus)?, input::read::<trine_options>(options)?) };
+        let mut options = WorkerOptions::default().interruptible(given.flags & TRINE_RESTART == 0);
+        options.waiting = input::waiting(&given)?;
+        if given.slots != 0 {
+            options.slots = given.slots;
+        }
+        let worker = bus.worker(options)?;
+        let stopper = worker.stopper();
+        out.write(handle::make(Serving { worker, small: Vec::new() }, stopper));
+        Ok(())
+    })
+}
+
+/// Ends a worker: what it has not answered ends with TRINE_WORKER_ERROR, what it has not begun goes to others. [S] NULL
+/// is fine.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trine_worker_close(worker: *mut trine_worker) -> trine_status {
+    // SAFETY: the rules of the header.
+    unsafe {
+        handle::close(worker, |serving: Serving| {
+            drop(serving);
+            Ok(())
+        })
+    }
+}
+
+/// Provides a service from now on. [B] A second time replaces its operations. Operations are numbered from 0 on, over
+/// all services in the order in which a worker provides them: *first, if not NULL, is the first one's number.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trine_provide(
+    worker: *mut trine_worker,
+    service: *const c_char,
+    operations: *const *const c_char,
+    count: usize,
+    first: *mut u32,
+) -> trine_status {
+    let provide = |serving: &mut Serving| {
+        // SAFETY: the rules of the header.
+        let service = unsafe { input::text(service, "the service")? };
+        if operations.is_null()
+            || !operations.is_aligned()
+            || count == 0
+            || count > trine::limits::OPERATIONS_MAX
+        {
+            return Err(Failure::argument("the operations are NULL, or not 1 to 64"));
+        }
+        // SAFETY: not null, aligned, not many; and the rules of the header.
+        let names = unsafe { std::slice::from_raw_parts(operations, count) };
+        // SAFETY: the rules of the header.
+        let names = names.iter().map(|&name| unsafe { input::text(name, "an operation") });
+        let number = serving.worker.provide(service, &names.collect::<Outcome<Vec<_>>>()?)?;
+        if !first.is_null() {
+            // SAFETY: the rules of the header.
+            unsafe { input::slot(first)?.write(number) };
+        }
+        Ok(TRINE_OK)
+    };
+    // SAFETY: the rules of the header.
+    unsafe { handle::with(worker, provide) }
+}
+
+/// Provides it no more. [B] What this worker was given already it still serves.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trine_withdraw(worker: *mut trine_worker, service: *const c_char) -> trine_status {
+    // SAFETY: the rules of the header.
+    let withdraw = |serving: &mut Serving| unsafe {
+        Ok(serving.worker.withdraw(input::text(service, "the service")?).map(|()| TRINE_OK)?)
+    };
+    // SAFETY: the rules of the header.
+    unsafe { handle::with(worker, withdraw) }
+}
+
+/// The next request, in the order in which they came. [B], but with a timeout of 0. TRINE_WOULD_BLOCK: none came in
+/// time. TRINE_INTERRUPTED: a signal, or trine_wake().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trine_next(
+    worker: *mut trine_worker,
+    timeout_ns: i64,
+    out: *mut trine_incoming,
+) -> trine_status {
+    let next = |serving: &mut Serving| {
+        // SAFETY: the rules of the header.
+        let out = unsafe { Out::new(out)? };
+        let Serving { worker, small } = serving;
+        match worker.next(input::until(timeout_ns)?) {
+            Ok(Some(request)) => {
+                out.put(&incoming(request, small));
+                Ok(TRINE_OK)
+            }
+            Ok(None) => Err(Failure::new(TRINE_WOULD_BLOCK, "no request came in time")),
+            Err(error) => Err(error.into()),
+        }
+    };
+    // SAFETY: the rules of the header.
+    unsafe { handle::with(worker, next) }
+}
+
+#[expect(clippy::vec_box, reason = "C has pointers into them")]
+fn incoming(request: Request<'_>, small: &mut Vec<Box<Small>>) -> trine_incoming {
+    let mut incoming = input::zeroed::<trine_incoming>();
+    let caller = request.caller();
+    (incoming.uid, incoming.gid, incoming.pid) = (caller.uid, caller.gid, caller.pid);
+    incoming.operation = request.number();
+    incoming.deadline_ns = request.deadline_ns().unwrap_or(0);
+    incoming.out_capacity = request.capacity() as u64;
+    incoming.out = room(&request);
+    let bytes = request.bytes();
+    let len = bytes.len();
+    let large: *const c_void = if len > SMALL { bytes.as_ptr().cast() } else { std::ptr::null() };
+    let mut copy = Small::default();
+    if large.is_null() {
+        copy_small(&bytes, &mut copy);
+    }
+    drop(bytes);
+    let id = request.detach();
+    if id.index() >= small.len() {
+        small.resize_with(id.index() + 1, Box::default);
+    }
+    *small[id.index()] = copy;
+    incoming.data = if large.is_null() { small[id.index()].as_ptr().cast() } else { large };
+    (incoming.len, incoming.request) = (len as u64, id.to_bits());
+    incoming
+}
+
+/// Where a reply may be built in place, or NULL.
+fn room(request: &Request<'_>) -> *mut c_void {
+    request.buffer().map_or(std::ptr::null_mut(), |mut buffer| buffer.as_mut_ptr().cast())
+}
+
+fn open_request<'w>(worker: &'w Worker, request: trine_request) -> Outcome<Request<'w>> {
+    let request = worker.request(RequestId::from_bits(request));
+    request.ok_or_else(|| Failure::argument("there is no such request, or it was answered already"))
+}
+
+/// Answers a request. If `data` is its `out`, what was built there is sent as it is; else it is copied once, to where
+/// the client reads it. It may be the request's own data. More than out_capacity gives the caller
+/// TRINE_REPLY_TOO_LARGE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trine_answer(
+    worker: *mut trine_worker,
+    request: trine_request,
+    data: *const c_void,
+    len: usize,
+) -> trine_status {
+    let answer = |serving: &mut Serving| {
+        let request = open_request(&serving.worker, request)?;
+        let served = if len > request.capacity() {
+            request.reply_with(len, |_, _| {}) // which says what is needed, and fills nothing
+        } else if len > 0 && data == room(&request).cast_const() {
+            request.reply_built(len)
+        } else if let Some(at) = offset_within(&request.bytes(), data, len) {
+            request.reply_with(len, |from, to| copy(from, at, len, to))
+        } else {
+            // SAFETY: the rules of the header.
+            match unsafe { input::bytes(data, len) } {
+                Ok(bytes) => request.reply(bytes),
+                Err(failure) => {
+                    let _ = request.detach();
+                    return Err(failure);
+                }
+            }
+        };
+        let _ = served;
+        Ok(TRINE_OK)
+    };
+    // SAFETY: the rules of the header.
+    unsafe { handle::with(worker, answer) }
+}
+
+/// Where in a large request's own payload the data begins, if it lies there: another process may write it, so that it
+/// is copied with care.
+fn offset_within(payload: &Shared<'_>, data: *const c_void, len: usize) -> Option<usize> {
+    let at = (data as usize).checked_sub(payload.as_ptr() as usize)?;
+    (payload.len() > SMALL && at.checked_add(len)? <= payload.len()).then_some(at)
+}
+
+/// Copies through a few KiB that stay in the cache.
+fn copy(from: &Shared<'_>, start: usize, len: usize, to: &mut SharedMut<'_>) {
+    let (mut piece, mut at) = ([0; 4096], 0);
+    while at < len {
+        let count = from.read_at(start + at, &mut piece).min(len - at);
+        if count == 0 {
+            return;
+        }
+        to.write_at(at, &piece[..count]);
+        at += count;
+    }
+}
+
+/// Answers with an error: TRINE_WORKER_ERROR, your number, and a message (1 KiB; what is longer is cut), or NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trine_fail(
+    worker: *mut trine_worker,
+    request: trine_request,
+    code: u32,
+    message: *const c_char,
+) -> trine_status {
+    let fail = |serving: &mut Serving| {
+        // SAFETY: the rules of the header.
+        let message = if message.is_null() { "" } else { unsafe { input::text(message, "the message")? } };
+        let _ = open_request(&serving.worker, request)?.fail(code, message);
+        Ok(TRINE_OK)
+    };
+    // SAFETY: the rules of the header.
+    unsafe { handle::with(worker, fail) }
+}
+
+/// Whether a request's caller has given it up, or is gone: 1 or 0. A negative number is a status.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trine_is_cancelled(worker: *mut trine_worker, request: trine_request) -> c_int {
+    let look = |serving: &mut Serving| {
+        let request = open_request(&serving.worker, request)?;
+        let cancelled = request.is_cancelled();
+        let _ = request.detach();
+        Ok(c_int::from(cancelled))
+    };
+    // SAFETY: the rules of the header.
+    unsafe { handle::with(worker, look) }
+}
+
+/// Makes trine_next(), the one under way or else the next one, return TRINE_INTERRUPTED; once. From any thread, and from
+/// a signal handler, until trine_worker_close() is called. [S]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trine_wake(worker: *const trine_worker) -> trine_status {
+    // A signal handler leaves errno as it was.
+    let errno = Errno::last_raw();
+    let status = handle::guarded(|| {
+        // SAFETY: the rules of the header.
+        unsafe { handle::shared::<Serving, _>(worker)? }.wake();
+        Ok(())
+    });
+    Errno::set_raw(errno);
+    status
+}
+
+/// The descriptor for an event loop: see the head of this file. A negative number is a status.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trine_worker_fd(worker: *const trine_worker) -> c_int {
+    // SAFETY: the rules of the header.
+    unsafe { handle::with(worker, |serving: &mut Serving| Ok(serving.worker.as_fd().as_raw_fd())) }
+}
+
+/// Before an event loop sleeps. TRINE_OK: poll the descriptor, then disarm. TRINE_READY: don't. [S] now and then.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trine_worker_arm(worker: *mut trine_worker) -> trine_status {
+    // SAFETY: the rules of the header.
+    unsafe { handle::with(worker, |serving: &mut Serving| Ok(crate::client::armed(serving.worker.arm()?))) }
+}
+
+/// After an event loop has slept. [S]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trine_worker_disarm(worker: *mut trine_worker) -> trine_status {
+    // SAFETY: the rules of the header.
+    unsafe { handle::with(worker, |serving: &mut Serving| Ok(serving.worker.disarm().map(|()| TRINE_OK)?)) }
+}

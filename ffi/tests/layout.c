@@ -1,0 +1,70 @@
+/* What a program compiled with this header relies on: no release may change it. */
+#include <stdio.h>
+#include <string.h>
+#include <trine.h>
+
+#define AT(type, field, offset) _Static_assert(offsetof(type, field) == (offset), #type "." #field)
+
+_Static_assert(sizeof(trine_status) == 4 && sizeof(trine_route) == 4, "numbers");
+_Static_assert(sizeof(trine_ticket) == 8 && sizeof(trine_request) == 8, "names");
+
+_Static_assert(sizeof(trine_options) == 64, "trine_options");
+AT(trine_options, size, 0);
+AT(trine_options, flags, 4);
+AT(trine_options, waiting, 8);
+AT(trine_options, slots, 12);
+AT(trine_options, reply_capacity, 16);
+AT(trine_options, request_arena, 24);
+AT(trine_options, reply_arena, 32);
+AT(trine_options, director_gone_ns, 40);
+AT(trine_options, reserved, 48);
+
+_Static_assert(sizeof(trine_call_args) == 40, "trine_call_args");
+AT(trine_call_args, size, 0);
+AT(trine_call_args, flags, 4);
+AT(trine_call_args, deadline_ns, 8);
+AT(trine_call_args, reply_capacity, 16);
+AT(trine_call_args, reserved, 24);
+
+_Static_assert(sizeof(trine_reply) == 80, "trine_reply");
+AT(trine_reply, size, 0);
+AT(trine_reply, status, 4);
+AT(trine_reply, flags, 8);
+AT(trine_reply, code, 12);
+AT(trine_reply, ticket, 16);
+AT(trine_reply, data, 24);
+AT(trine_reply, len, 32);
+AT(trine_reply, held, 40);
+AT(trine_reply, needed, 48);
+AT(trine_reply, worker, 56);
+AT(trine_reply, reserved, 64);
+
+_Static_assert(sizeof(trine_incoming) == 88, "trine_incoming");
+AT(trine_incoming, size, 0);
+AT(trine_incoming, operation, 4);
+AT(trine_incoming, request, 8);
+AT(trine_incoming, data, 16);
+AT(trine_incoming, len, 24);
+AT(trine_incoming, out, 32);
+AT(trine_incoming, out_capacity, 40);
+AT(trine_incoming, deadline_ns, 48);
+AT(trine_incoming, uid, 56);
+AT(trine_incoming, gid, 60);
+AT(trine_incoming, pid, 64);
+AT(trine_incoming, flags, 68);
+AT(trine_incoming, reserved, 72);
+
+_Static_assert(TRINE_OK == 0 && TRINE_WORKER_ERROR == 12 && TRINE_FAULT == 19, "the library's");
+_Static_assert(TRINE_EINVAL == -1 && TRINE_EBUSY == -2 && TRINE_ESYSTEM == -3, "the interface's own");
+_Static_assert(TRINE_EPANIC == -4 && TRINE_READY == -5, "the interface's own");
+
+int main(void) {
+    trine_reply reply = TRINE_INIT(trine_reply);
+    if (trine_version() != TRINE_VERSION || trine_protocol() == 0) return 1;
+    if (reply.size != sizeof reply || reply.held != 0) return 2;
+    if (strcmp(trine_status_name(TRINE_WORKER_DIED), "WORKER_DIED") != 0) return 3;
+    if (strcmp(trine_status_name(TRINE_EINVAL), "EINVAL") != 0) return 4;
+    if (strcmp(trine_status_name(4711), "UNKNOWN") != 0) return 5;
+    puts("as it should be");
+    return 0;
+}

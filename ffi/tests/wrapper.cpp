@@ -1,0 +1,125 @@
+// trine.hpp, all of it, in one program: wrapper FOLDER/
+#include <cstdio>
+#include <cstdlib>
+#include <poll.h>
+#include <thread>
+#include <trine.hpp>
+
+#define CHECK(condition)                                                                                               \
+    do {                                                                                                               \
+        if (!(condition)) {                                                                                            \
+            std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                                       \
+            std::abort();                                                                                              \
+        }                                                                                                              \
+    } while (0)
+
+struct point {
+    std::int32_t x, y;
+};
+
+static_assert(!std::is_copy_constructible_v<trine::client> && std::is_nothrow_move_constructible_v<trine::client>);
+static_assert(!std::is_copy_constructible_v<trine::worker> && std::is_nothrow_move_constructible_v<trine::worker>);
+static_assert(!std::is_copy_constructible_v<trine::reply> && std::is_nothrow_move_assignable_v<trine::reply>);
+static_assert(!std::is_copy_constructible_v<trine::pending> && std::is_nothrow_move_assignable_v<trine::pending>);
+static_assert(!std::is_copy_constructible_v<trine::loan> && std::is_nothrow_move_assignable_v<trine::loan>);
+static_assert(!std::is_copy_constructible_v<trine::request> && std::is_nothrow_move_assignable_v<trine::request>);
+
+enum { MIRROR, BUILD, FAIL, THROW, DROP };
+
+static void handle(trine::request &request) {
+    switch (request.operation()) {
+    case MIRROR: {
+        const auto p = request.as<point>();
+        return request.reply_as(point{p.y, p.x});
+    }
+    case BUILD: {
+        const auto out = request.out();
+        CHECK(out.size() >= request.data().size() && !request.is_cancelled());
+        for (std::size_t i = 0; i < request.data().size(); i++) out[i] = request.data()[i] ^ std::byte{0xff};
+        return request.reply_built(request.data().size());
+    }
+    case FAIL: return request.fail(7, "no, thank you");
+    case THROW: throw std::runtime_error("a mistake");
+    default: return;
+    }
+}
+
+static trine_status status_of(trine::client &client, trine_route route, std::string_view data) {
+    try {
+        client.call(route, data);
+    } catch (const trine::error &error) {
+        CHECK(error.may_have_run());
+        return error.status();
+    }
+    return TRINE_OK;
+}
+
+int main(int, char **argv) {
+    const std::string bus = argv[1];
+    bool refused = false;
+    try {
+        trine::client none(bus);
+    } catch (const trine::error &error) {
+        refused = error.status() == TRINE_DIRECTOR_GONE && !error.may_have_run();
+    }
+    CHECK(refused);
+
+    trine::director director(bus);
+    trine::worker worker(bus);
+    CHECK(worker.provide("test", {"mirror", "build", "fail", "throw", "drop"}) == MIRROR);
+    CHECK(!worker.next(std::chrono::milliseconds(1)));
+    std::thread serving([&] { worker.serve(handle); });
+
+    trine::client first(bus);
+    trine::client client(std::move(first));
+    const auto route = [&](const char *name) { return client.route("test", name); };
+    const auto mirrored = client.call_as<point>(route("mirror"), point{1, -2});
+    CHECK(mirrored.x == -2 && mirrored.y == 1);
+    CHECK(status_of(client, route("mirror"), "three") == TRINE_WORKER_ERROR);
+    CHECK(status_of(client, route("throw"), "") == TRINE_WORKER_ERROR);
+    CHECK(status_of(client, route("drop"), "") == TRINE_WORKER_ERROR);
+    try {
+        client.call(route("fail"), "");
+        CHECK(false);
+    } catch (const trine::error &error) {
+        CHECK(error.code() == 7 && error.message() == "no, thank you");
+        CHECK(std::string(error.what()) == "WORKER_ERROR: no, thank you");
+    }
+
+    const std::size_t large = 100000;
+    const auto build = route("build");
+    auto loan = client.loan(build, large);
+    for (auto &byte : loan.data()) byte = std::byte{1};
+    auto unsent = client.loan(build, 10);
+    unsent = client.loan(build, 20);
+    auto kept = loan.submit(trine::args().room(large).deadline(std::chrono::seconds(20))).wait();
+    CHECK(kept.data().size() == large && kept.data()[large - 1] == std::byte{0xfe});
+    auto small = client.call(build, std::vector<std::int16_t>{0, 1});
+    CHECK(small.data().size() == 4 && small.data()[0] == std::byte{0xff});
+    std::swap(kept, small);
+    CHECK(small.data().size() == large && kept.data().size() == 4);
+
+    auto dropped = client.submit(build, "given up");
+    dropped = client.submit(build, "kept");
+    CHECK(dropped.wait().text().size() == 4);
+    client.post(build, "one way");
+
+    // As an event loop.
+    const auto ticket = client.submit(build, "later").detach();
+    for (;;) {
+        if (auto ended = client.wait_any(trine::timeout::none())) {
+            CHECK(ended->ticket() == ticket && ended->text().size() == 5);
+            break;
+        }
+        if (!client.arm()) continue;
+        pollfd descriptor{client.fd(), POLLIN, 0};
+        CHECK(poll(&descriptor, 1, 20000) == 1);
+        client.disarm();
+    }
+    CHECK(!client.wait_any());
+
+    worker.wake();
+    serving.join();
+    worker.withdraw("test");
+    std::puts("as it should be");
+}
