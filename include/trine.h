@@ -4,7 +4,7 @@
  *
  * RESULTS. Functions return a trine_status: 0 is TRINE_OK, above 0 is how a call ended, below 0 is this interface's own.
  * trine_status_name() and trine_status_text() say it in words, trine_error() what was wrong in this case. Nothing of the
- * library unwinds into its caller, and it never ends the process.
+ * library unwinds into its caller, and it never ends the process, but for want of memory.
  *
  * POINTERS. What is passed in is copied before the function returns, and must not change meanwhile. What comes back
  * "in place" lies in memory that is the library's: it says how long. A handle is freed by its own close or stop only,
