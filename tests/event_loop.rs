@@ -137,6 +137,8 @@ fn without_a_director_signals_end_waits_and_armed_handles_find_the_next_one() {
     let client = here.bus.client(ClientOptions::default().interruptible(true)).unwrap();
     let echo = client.route("text", "echo").unwrap();
     here.director.stop().unwrap();
+    // Else the call would be sent, and wait for whoever comes.
+    client.disarm().unwrap();
     let error =
         signalled(|| client.request(echo).submit(b"1", Until::Forever).map(|p| p.detach())).unwrap_err();
     assert_eq!((error.status(), error.may_have_run()), (Status::Interrupted, false));

@@ -202,7 +202,9 @@ fn an_inspection_may_be_longer_than_what_a_slow_reader_may_leave() {
     let place = Place::new();
     let worker = place.bus.worker(WorkerOptions::default()).unwrap();
     let many = limits::SESSIONS_MAX + 1000;
-    (0..many).for_each(|n| worker.provide(&format!("service-{n}"), &["echo"]).unwrap());
+    for n in 0..many {
+        worker.provide(&format!("service-{n}"), &["echo"]).unwrap();
+    }
     let slow = place.greet(Role::Monitor);
     say(&slow, &ToDirector::Inspect, &[]);
     // Answered later, so all that the slow one asked for was sent, or waits for it.
