@@ -100,6 +100,8 @@ pub struct Control {
     credentials: Credentials,
     /// Ledgers of an earlier director.
     estate: Estate,
+    /// Segments of workers that came back and died, by id: they may still be asked for.
+    kept: HashMap<u64, Named>,
     /// Until then those who were attached to it may come back.
     until_ns: u64,
     /// `None` once the director stops.
@@ -141,6 +143,7 @@ impl Control {
         watch(&epoll, link.to_control.bell(), EpollFlags::EPOLLIN | EpollFlags::EPOLLET, QUEUE)?;
         let control = Control {
             estate,
+            kept: HashMap::new(),
             until_ns,
             credentials: folder.credentials(),
             listener: Some(listener),
@@ -197,6 +200,9 @@ impl Control {
             if let Stage::Worker(named) = peer.stage {
                 named.unlink()?;
             }
+        }
+        for (_, named) in self.kept.drain() {
+            named.unlink()?;
         }
         self.forget_ledgers(|_| true);
         self.folder.clean()
@@ -535,8 +541,22 @@ impl Control {
                     tracing::warn!(%error, "a worker's segment could not be removed");
                 }
             }
-            ToControl::ForgetLedger(worker) => self.forget_ledgers(|w| w == worker),
+            ToControl::KeepLedger(connection, worker) => self.keep_ledger(connection, worker),
+            ToControl::ForgetLedger(worker) => {
+                if let Some(Err(error)) = self.kept.remove(&worker).map(Named::unlink) {
+                    tracing::warn!(%error, "a dead worker's ledger could not be removed");
+                }
+                self.forget_ledgers(|w| w == worker);
+            }
             ToControl::Finished => {}
+        }
+    }
+
+    fn keep_ledger(&mut self, connection: Connection, worker: u64) {
+        let Some(peer) = self.peers.get_mut(&connection) else { return };
+        match std::mem::replace(&mut peer.stage, Stage::Greeted(Role::Worker)) {
+            Stage::Worker(named) => _ = self.kept.insert(worker, named),
+            other => peer.stage = other,
         }
     }
 

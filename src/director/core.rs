@@ -49,6 +49,8 @@ pub trait Effects {
     fn fault(&mut self, peer: Peer, fault: Fault);
     /// The peer's memory is used by nobody any more, and its key is free.
     fn forget(&mut self, peer: Peer);
+    /// A worker is about to be forgotten, but its ledger, under its id, stays until `forget_ledger`.
+    fn keep_ledger(&mut self, _worker: usize, _id: u64) {}
     /// Nobody will ask for what this worker's inherited ledger names any more.
     fn forget_ledger(&mut self, _worker: u64) {}
     /// CLOCK_MONOTONIC, exact: for traced calls.

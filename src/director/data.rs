@@ -109,6 +109,12 @@ impl Effects for Shell {
         self.send(ToControl::Forget(gone.connection));
     }
 
+    fn keep_ledger(&mut self, worker: usize, id: u64) {
+        if let Some(attached) = self.workers.get(&worker) {
+            self.send(ToControl::KeepLedger(attached.connection, id));
+        }
+    }
+
     fn forget_ledger(&mut self, worker: u64) {
         self.send(ToControl::ForgetLedger(worker));
     }
