@@ -190,7 +190,7 @@ impl<M: Memory> DirectorCore<M> {
     }
 
     /// Takes what a session has published, up to the budget.
-    fn poll_session(&mut self, key: usize, now_ns: u64, fx: &mut impl Effects) -> bool {
+    pub(super) fn poll_session(&mut self, key: usize, now_ns: u64, fx: &mut impl Effects) -> bool {
         for n in 0..BUDGET {
             let Some(session) = self.sessions.get_mut(key).filter(|s| s.is_served()) else { return n > 0 };
             match session.take() {

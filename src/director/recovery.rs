@@ -220,8 +220,15 @@ impl<M: Memory> DirectorCore<M> {
         Ok(key)
     }
 
-    /// A session that came back has published all that it had open.
-    pub fn republished(&mut self, key: usize) {
+    /// A session that came back has published all that it had open. It is all taken now: from here on the ledgers
+    /// that say what has become of it may be forgotten.
+    pub fn republished(&mut self, key: usize, now_ns: u64, fx: &mut impl Effects) {
+        let Some(session) = self.sessions.get(key).filter(|s| s.republishing) else { return };
+        let end = session.ring.next() + session.shape.ring_slots();
+        self.heat(key);
+        while self.sessions.get(key).is_some_and(|s| s.ring.next() < end)
+            && self.poll_session(key, now_ns, fx)
+        {}
         if let Some(session) = self.sessions.get_mut(key)
             && std::mem::take(&mut session.republishing)
         {
