@@ -168,15 +168,16 @@ pub fn carry_over(
     page: &impl Read,
     at: &Progress,
 ) -> Result<CarriedOver, Fault> {
-    // Each push is entered, and the newest entry is still there: so this is past all that was ever pushed.
+    // Each push is entered. The newest entry is still there; or it was done, and the director died while it overwrote
+    // it: then only the worker knows of that one position.
     let top = entries.iter().map(|(_, e)| e.position + 1).max().unwrap_or(0).max(old_start);
-    if taken > top {
-        return Err(Fault::Field { field: "taken", value: taken, bound: top });
+    if taken > top + 1 {
+        return Err(Fault::Field { field: "taken", value: taken, bound: top + 1 });
     }
     let open = |&&(e, entry): &&(u16, Entry)| {
         entry.position < taken && page.load(at.done + usize::from(e)) != entry.position + 1
     };
-    Ok(CarriedOver { start: top, taken, entries: entries.iter().filter(open).copied().collect() })
+    Ok(CarriedOver { start: top.max(taken), taken, entries: entries.iter().filter(open).copied().collect() })
 }
 
 impl<M: Memory> DirectorCore<M> {
