@@ -22,12 +22,12 @@ mod simulator {
     pub mod world;
 }
 
-use simulator::plan::Mutation;
+use simulator::plan::{Mutation, Plan};
 use simulator::runner::Runner;
 
 const SCHEDULES: u64 = 100_000;
 /// Schedules in which a rule that is switched off must have shown.
-const MUTANT_SCHEDULES: u64 = 5_000;
+const MUTANT_SCHEDULES: u64 = 50_000;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
@@ -53,6 +53,57 @@ fn every_call_ends_exactly_once_and_truly() {
     println!("{}", runner.coverage);
     let missing = runner.coverage.missing();
     assert!(schedules < SCHEDULES || missing.is_empty(), "no schedule has met {missing:?}");
+}
+
+/// One call, with the first director, the second, a worker and the client killed at these steps (0: not at all), under
+/// several schedules. Returns whether the director and the worker came that far in any.
+fn one_call(runner: &mut Runner, kills: [u32; 4]) -> (bool, bool) {
+    let mut died = (false, false);
+    for seed in 0..3 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let plan = Plan::one_call(&mut rng, kills);
+        if let Err(why) = runner.run_plan(plan, rng, number("TRINE_TRACE").is_some()) {
+            panic!("one call, kills at {kills:?}, schedule {seed}: {why}");
+        }
+        died = (died.0 | runner.director_died, died.1 | runner.worker_died);
+    }
+    died
+}
+
+#[test]
+fn one_call_survives_every_kill_of_every_party() {
+    let mut runner = Runner::default();
+    for at in 1..400 {
+        one_call(&mut runner, [at, 0, 0, 0]);
+        one_call(&mut runner, [0, 0, at, 0]);
+        one_call(&mut runner, [0, 0, 0, at]);
+    }
+    println!("{}", runner.coverage);
+}
+
+#[test]
+fn one_call_survives_every_pair_of_kills() {
+    let mut runner = Runner::default();
+    let (mut director, mut went_on) = (1, true);
+    while went_on {
+        went_on = false;
+        let mut worker = 0;
+        loop {
+            let (director_died, worker_died) = one_call(&mut runner, [director, 0, worker, 0]);
+            went_on |= director_died;
+            if worker > 0 && !worker_died {
+                break;
+            }
+            worker += 1;
+        }
+        let mut successor = 1;
+        while successor < 80 {
+            one_call(&mut runner, [director, successor, 0, 0]);
+            successor += 1;
+        }
+        director += 1;
+    }
+    println!("{director} steps of the director; {}", runner.coverage);
 }
 
 /// Runs schedules with a rule switched off until one fails as expected.
@@ -106,4 +157,44 @@ fn a_session_said_to_be_mapped_too_early_loses_a_call() {
 #[test]
 fn a_lost_ring_to_the_director_leaves_a_call_waiting() {
     is_caught(Mutation::DeafDirector, "never ends");
+}
+
+#[test]
+fn a_worker_that_keeps_taking_runs_a_call_twice() {
+    is_caught(Mutation::KeepsTaking, "a second time");
+}
+
+#[test]
+fn a_segment_told_before_it_is_linked_is_not_found() {
+    is_caught(Mutation::ToldBeforeLinked, "is pushed, but Worker");
+}
+
+#[test]
+fn a_dead_workers_ledger_dropped_at_once_lets_its_calls_run_twice() {
+    is_caught(Mutation::DeadLedgersDropped, "a second time");
+}
+
+#[test]
+fn a_ring_that_starts_where_the_worker_stood_uses_positions_twice() {
+    is_caught(Mutation::StartAtTaken, "is used again");
+}
+
+#[test]
+fn entries_left_behind_leave_calls_to_nobody() {
+    is_caught(Mutation::NothingCarried, "though everybody was there");
+}
+
+#[test]
+fn what_is_published_again_in_silence_gives_a_slot_two_writers() {
+    is_caught(Mutation::SilentAgain, "is out");
+}
+
+#[test]
+fn a_ledger_entered_after_the_push_lets_a_call_run_twice() {
+    is_caught(Mutation::LateLedger, "a second time");
+}
+
+#[test]
+fn a_director_that_waits_for_nobody_cannot_tell_what_has_run() {
+    is_caught(Mutation::NoWindow, "though");
 }

@@ -211,8 +211,11 @@ impl<M: Memory> DirectorCore<M> {
             let status = if begun { Status::WorkerDied } else { Status::NotBegun };
             self.end_dead(flight.session, flight.ticket, status, fx);
         }
-        self.workers.remove(key);
+        let id = self.workers.remove(key).id;
         self.forget_touched(key);
+        if self.bury(id) {
+            fx.keep_ledger(key, id);
+        }
         fx.forget(Peer::Worker(key));
         let keys: Vec<usize> = self.sessions.iter().map(|(key, _)| key).collect();
         for session in keys {

@@ -120,6 +120,8 @@ pub struct Control {
     credentials: Credentials,
     /// Ledgers of an earlier director.
     estate: Estate,
+    /// Segments of workers that came back and died, by id: they may still be asked for.
+    kept: HashMap<u64, Named>,
     /// Until then those who were attached to it may come back.
     until_ns: u64,
     /// `None` once the director stops.
@@ -163,6 +165,7 @@ impl Control {
         watch(&epoll, link.to_control.bell(), EpollFlags::EPOLLIN | EpollFlags::EPOLLET, QUEUE)?;
         let control = Control {
             estate,
+            kept: HashMap::new(),
             until_ns,
             credentials: folder.credentials(),
             listener: Some(listener),
@@ -261,6 +264,9 @@ impl Control {
                 // The rest goes all the same.
                 tracing::warn!(%error, "a worker's segment could not be removed");
             }
+        }
+        for (_, named) in self.kept.drain() {
+            named.unlink()?;
         }
         self.forget_ledgers(|_| true);
         self.folder.clean()
@@ -544,10 +550,11 @@ impl Control {
     /// An id that nobody has, nor will be asked for by. It has 32 bits, as many as a reply carries: so ids come round,
     /// after 2^32 workers, and those that are somebody's are passed over.
     fn new_worker_id(&mut self) -> u64 {
-        let (peers, estate, folder) = (&self.peers, &self.estate, &self.folder);
+        let (peers, estate, kept, folder) = (&self.peers, &self.estate, &self.kept, &self.folder);
         next_id(&mut self.last_worker, |id| {
             peers.values().any(|p| matches!(&p.stage, Stage::Worker(segment) if segment.id == id))
                 || estate.ledgers.iter().any(|l| l.worker == id)
+                || kept.contains_key(&id)
                 || estate.unreadable.contains(&folder.worker_link(id))
         })
     }
@@ -615,8 +622,22 @@ impl Control {
                     tracing::warn!(%error, "a worker's segment could not be removed");
                 }
             }
-            ToControl::ForgetLedger(worker) => self.forget_ledgers(|w| w == worker),
+            ToControl::KeepLedger(connection, worker) => self.keep_ledger(connection, worker),
+            ToControl::ForgetLedger(worker) => {
+                if let Some(Err(error)) = self.kept.remove(&worker).map(Named::unlink) {
+                    tracing::warn!(%error, "a dead worker's ledger could not be removed");
+                }
+                self.forget_ledgers(|w| w == worker);
+            }
             ToControl::Finished => {}
+        }
+    }
+
+    fn keep_ledger(&mut self, connection: Connection, worker: u64) {
+        let Some(peer) = self.peers.get_mut(&connection) else { return };
+        match std::mem::replace(&mut peer.stage, Stage::Greeted(Role::Worker)) {
+            Stage::Worker(segment) => _ = self.kept.insert(worker, segment.named),
+            other => peer.stage = other,
         }
     }
 

@@ -49,6 +49,8 @@ pub trait Effects {
     fn fault(&mut self, peer: Peer, fault: Fault);
     /// The peer's memory is used by nobody any more, and its key is free.
     fn forget(&mut self, peer: Peer);
+    /// A worker is about to be forgotten, but its ledger, under its id, stays until `forget_ledger`.
+    fn keep_ledger(&mut self, _worker: usize, _id: u64) {}
     /// Nobody will ask for what this worker's inherited ledger names any more.
     fn forget_ledger(&mut self, _worker: u64) {}
     /// CLOCK_MONOTONIC, exact: for traced calls.
@@ -188,7 +190,7 @@ impl<M: Memory> DirectorCore<M> {
     }
 
     /// Takes what a session has published, up to the budget.
-    fn poll_session(&mut self, key: usize, now_ns: u64, fx: &mut impl Effects) -> bool {
+    pub(super) fn poll_session(&mut self, key: usize, now_ns: u64, fx: &mut impl Effects) -> bool {
         for n in 0..BUDGET {
             let Some(session) = self.sessions.get_mut(key).filter(|s| s.is_served()) else { return n > 0 };
             match session.take() {

@@ -111,6 +111,12 @@ impl Effects for Shell {
         self.send(ToControl::Forget(gone.connection));
     }
 
+    fn keep_ledger(&mut self, worker: usize, id: u64) {
+        if let Some(attached) = self.workers.get(&worker) {
+            self.send(ToControl::KeepLedger(attached.connection, id));
+        }
+    }
+
     fn forget_ledger(&mut self, worker: u64) {
         self.send(ToControl::ForgetLedger(worker));
     }
@@ -225,16 +231,16 @@ impl Data {
             | ToData::SessionUnmapped { from, .. }
             | ToData::Republished(from)
             | ToData::Leave(from) => match self.shell.peers.get(&from) {
-                Some(&Peer::Session(key)) => self.take_from_session(key, message),
+                Some(&Peer::Session(key)) => self.take_from_session(key, message, now_ns),
                 Some(&Peer::Worker(key)) => self.take_from_worker(key, message),
                 None => {}
             },
         }
     }
 
-    fn take_from_session(&mut self, key: usize, message: ToData) {
+    fn take_from_session(&mut self, key: usize, message: ToData, now_ns: u64) {
         if let ToData::Republished(_) = message {
-            return self.core.republished(key);
+            return self.core.republished(key, now_ns, &mut self.shell);
         }
         let ToData::OpenRoute { from, route, service, operation } = message else { return };
         let (service, operation) = (service.as_str(), operation.as_str());

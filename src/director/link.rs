@@ -148,6 +148,8 @@ pub enum ToControl {
     Disconnect(Connection),
     /// Nothing refers to what this connection brought any more.
     Forget(Connection),
+    /// The worker with this id is dead, but its ledger may still be asked for.
+    KeepLedger(Connection, u64),
     /// Nobody will ask for this worker's inherited ledger any more.
     ForgetLedger(u64),
     /// The data thread has ended in good order.

@@ -17,7 +17,7 @@ use std::collections::HashMap;
 
 use super::core::{DirectorCore, Effects, Peer};
 use super::session::Session;
-use super::worker::Worker;
+use super::worker::{Standing, Worker};
 use crate::core::ledger::Entry;
 use crate::core::{Memory, Read};
 use crate::error::{Fault, Status};
@@ -32,6 +32,8 @@ enum Presence {
     Awaited,
     /// It has, and had begun all before this position.
     Presented(u64),
+    /// It did, and has died since.
+    Buried(u64),
     /// The kernel says that it is dead.
     Dead,
     /// It lives, but did not come in time.
@@ -53,6 +55,8 @@ pub struct Recovery {
     /// Until then workers and sessions may come back.
     until_ns: u64,
     open: bool,
+    /// Ledgers may still be asked for, or wait to be forgotten.
+    unsettled: bool,
     workers: Vec<Inherited>,
     /// By session and ticket: which worker had it, and at which position.
     tickets: HashMap<(u64, u64), (usize, u64)>,
@@ -62,6 +66,24 @@ pub struct Recovery {
     held: Vec<(usize, u32)>,
     /// Sessions that have not said that all is published again.
     republishing: u32,
+    settlements: Settlements,
+}
+
+/// How many records that were published again were settled how. One that was held counts again when it is settled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settlements {
+    /// The answer was in.
+    pub answered: u64,
+    /// It was never begun: dispatched, or given back if its caller had given it up.
+    pub fresh: u64,
+    /// In the hands of a worker that came back.
+    pub in_flight: u64,
+    /// In those of one that is dead.
+    pub died: u64,
+    /// It waits for its worker.
+    pub held: u64,
+    /// Nobody can say.
+    pub unknown: u64,
 }
 
 /// What is to be done with a record that was published again.
@@ -77,6 +99,18 @@ enum Settled {
     Held,
     /// Never to be known in time: the caller is told so, and the slot stays in quarantine.
     Unknown,
+}
+
+impl Settlements {
+    fn count(&mut self, settled: &Settled) {
+        *match settled {
+            Settled::Fresh => &mut self.fresh,
+            Settled::InFlight => &mut self.in_flight,
+            Settled::Died => &mut self.died,
+            Settled::Held => &mut self.held,
+            Settled::Unknown => &mut self.unknown,
+        } += 1;
+    }
 }
 
 impl Recovery {
@@ -106,9 +140,9 @@ impl Recovery {
             return if self.incomplete { Settled::Unknown } else { Settled::Fresh };
         };
         match self.workers[worker].presence {
-            Presence::Presented(taken) if position >= taken => Settled::Fresh,
+            Presence::Presented(taken) | Presence::Buried(taken) if position >= taken => Settled::Fresh,
             Presence::Presented(_) => Settled::InFlight,
-            Presence::Dead => Settled::Died,
+            Presence::Dead | Presence::Buried(_) => Settled::Died,
             Presence::Awaited => Settled::Held,
             Presence::Missed => Settled::Unknown,
         }
@@ -134,15 +168,16 @@ pub fn carry_over(
     page: &impl Read,
     at: &Progress,
 ) -> Result<CarriedOver, Fault> {
-    // Each push is entered, and the newest entry is still there: so this is past all that was ever pushed.
+    // Each push is entered. The newest entry is still there; or it was done, and the director died while it overwrote
+    // it: then only the worker knows of that one position.
     let top = entries.iter().map(|(_, e)| e.position + 1).max().unwrap_or(0).max(old_start);
-    if taken > top {
-        return Err(Fault::Field { field: "taken", value: taken, bound: top });
+    if taken > top + 1 {
+        return Err(Fault::Field { field: "taken", value: taken, bound: top + 1 });
     }
     let open = |&&(e, entry): &&(u16, Entry)| {
         entry.position < taken && page.load(at.done + usize::from(e)) != entry.position + 1
     };
-    Ok(CarriedOver { start: top, taken, entries: entries.iter().filter(open).copied().collect() })
+    Ok(CarriedOver { start: top.max(taken), taken, entries: entries.iter().filter(open).copied().collect() })
 }
 
 impl<M: Memory> DirectorCore<M> {
@@ -156,11 +191,12 @@ impl<M: Memory> DirectorCore<M> {
         }
         let entries = entries.iter().map(|&(_, e)| e).collect();
         recovery.workers.push(Inherited { worker, presence, is_telling: false, entries });
+        recovery.unsettled = true;
     }
 
     /// A ledger was found that can't be read: truth goes before precision from now on.
     pub fn inherit_unreadable(&mut self) {
-        self.recovery.incomplete = true;
+        (self.recovery.incomplete, self.recovery.unsettled) = (true, true);
     }
 
     /// Until then workers and sessions may come back.
@@ -185,8 +221,15 @@ impl<M: Memory> DirectorCore<M> {
         Ok(key)
     }
 
-    /// A session that came back has published all that it had open.
-    pub fn republished(&mut self, key: usize) {
+    /// A session that came back has published all that it had open. It is all taken now: from here on the ledgers
+    /// that say what has become of it may be forgotten.
+    pub fn republished(&mut self, key: usize, now_ns: u64, fx: &mut impl Effects) {
+        let Some(session) = self.sessions.get(key).filter(|s| s.republishing) else { return };
+        let end = session.ring.next() + session.shape.ring_slots();
+        self.heat(key);
+        while self.sessions.get(key).is_some_and(|s| s.ring.next() < end)
+            && self.poll_session(key, now_ns, fx)
+        {}
         if let Some(session) = self.sessions.get_mut(key)
             && std::mem::take(&mut session.republishing)
         {
@@ -214,8 +257,6 @@ impl<M: Memory> DirectorCore<M> {
         if let Some(inherited) = self.recovery.workers.iter_mut().find(|w| w.worker == id) {
             inherited.presence = Presence::Presented(carried.taken);
             inherited.is_telling = true;
-            let open = |e: &Entry| carried.entries.iter().any(|(_, c)| c == e);
-            inherited.entries.retain(open);
         }
         self.recovery_news();
         Ok(key)
@@ -242,9 +283,22 @@ impl<M: Memory> DirectorCore<M> {
                     self.end_dead(entry.session, entry.ticket, Status::WorkerDied, fx);
                 }
             }
-            Presence::Presented(_) | Presence::Dead => {}
+            Presence::Presented(_) | Presence::Buried(_) | Presence::Dead => {}
         }
+        self.recovery.unsettled = true;
         self.recovery_news();
+    }
+
+    /// A worker that came back is dead. A session that has not come back yet may still ask for what was carried
+    /// over, and so may the next director. Returns whether the ledger has to stay until then.
+    pub(super) fn bury(&mut self, worker: u64) -> bool {
+        let recovery = &mut self.recovery;
+        let inherited = recovery.workers.iter_mut().find(|w| w.worker == worker);
+        let Some(inherited) = inherited.filter(|_| recovery.unsettled) else { return false };
+        let Presence::Presented(taken) = inherited.presence else { return false };
+        inherited.presence = Presence::Buried(taken);
+        self.recovery_news();
+        true
     }
 
     fn recovery_news(&mut self) {
@@ -277,19 +331,24 @@ impl<M: Memory> DirectorCore<M> {
     fn forget_ledgers(&mut self, fx: &mut impl Effects) {
         let recovery = &mut self.recovery;
         recovery.tickets.clear();
-        recovery.incomplete = false;
+        (recovery.incomplete, recovery.unsettled) = (false, false);
         recovery.workers.retain(|w| {
             let keep = w.presence == Presence::Missed;
-            if w.presence == Presence::Dead {
+            if matches!(w.presence, Presence::Dead | Presence::Buried(_)) {
                 fx.forget_ledger(w.worker);
             }
             keep
         });
     }
 
+    /// How what was published again was settled so far.
+    pub fn settlements(&self) -> Settlements {
+        self.recovery.settlements
+    }
+
     /// Whether anything is left to look after.
     pub(super) fn is_recovering(&self) -> bool {
-        self.recovery.open || self.resettle || !self.recovery.tickets.is_empty()
+        self.recovery.open || self.resettle || self.recovery.unsettled
     }
 
     /// Settles a record that was published again. Returns it if it is to be dispatched like a new one.
@@ -303,10 +362,13 @@ impl<M: Memory> DirectorCore<M> {
         let session = &mut self.sessions[key];
         let (id, ticket) = (session.id, request.ticket);
         if session.is_answered(ticket) {
+            self.recovery.settlements.answered += 1;
             fx.ring(Peer::Session(key));
             return None;
         }
-        match self.recovery.settle(id, ticket) {
+        let settled = self.recovery.settle(id, ticket);
+        self.recovery.settlements.count(&settled);
+        match settled {
             Settled::Fresh if request.flags & flag::QUARANTINED != 0 => {
                 self.refuse(key, ticket, Status::NotBegun, fx);
             }
@@ -325,11 +387,12 @@ impl<M: Memory> DirectorCore<M> {
         None
     }
 
-    /// A ticket that its worker had begun is in the ledger that was carried over; else the worker has marked it done
-    /// and there is no answer: its word is worth nothing, and the caller is told that it may have run.
+    /// A ticket that its worker had begun is in the ledger that was carried over, and will be answered. If it is not,
+    /// the worker has marked it done and there is no answer; or the worker is gone, though it lives: the caller is told
+    /// that it may have run.
     fn check_carried(&mut self, key: usize, id: u64, ticket: u64, fx: &mut impl Effects) {
-        let workers = &self.recovery.workers;
-        let carried = workers.iter().flat_map(|w| &w.entries).any(|e| e.session == id && e.ticket == ticket);
+        let mut serving = self.workers.iter().filter(|(_, w)| w.standing == Standing::Serving);
+        let carried = serving.any(|(_, w)| w.has(id, ticket));
         let session = &mut self.sessions[key];
         if !carried && !session.is_answered(ticket) {
             give_verdict(session, key, ticket, fx);

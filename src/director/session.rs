@@ -191,6 +191,10 @@ impl<M: Memory> Session<M> {
             within("reply capacity", u64::from(request.capacity), u64::from(self.shape.reply_capacity))?;
         }
         let slot = &mut self.places[self.replies.slot(request.ticket)];
+        if slot.held && self.replies.stamp(&self.inbox, slot.last) > slot.last {
+            // Its worker, which has not come back yet, has answered it meanwhile.
+            (slot.held, slot.occupied) = (false, false);
+        }
         if request.ticket <= slot.last || slot.occupied {
             return Err(Fault::SlotInUse { ticket: request.ticket, open: slot.last });
         }

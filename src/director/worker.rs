@@ -212,6 +212,11 @@ impl<M: Memory> Worker<M> {
         }
     }
 
+    /// Whether it has a ticket in its hands, as far as is known.
+    pub fn has(&self, session: u64, ticket: u64) -> bool {
+        self.flights.iter().any(|f| f.on && (f.session, f.ticket) == (session, ticket))
+    }
+
     /// Whether to ring it, now that something was pushed and `fence` was called.
     #[inline]
     pub fn must_ring(&mut self) -> bool {

@@ -1,5 +1,7 @@
 //! A client with a random program: it submits, waits, gives up, and closes.
 
+use std::rc::Rc;
+
 use trine::Status;
 use trine::client::core::{ClientCore, Effects, Outcome};
 use trine::core::{Party, Turn, block_on};
@@ -44,13 +46,23 @@ struct Client<'c> {
     cpu: &'c Cpu<'c>,
     /// Which of all sessions this is.
     session: usize,
+    /// What the director called it.
+    id: u64,
+    memory: [Rc<Segment>; 2],
+    /// Which operations it has a route to.
+    routes: [bool; OPERATIONS.len()],
     core: ClientCore<Sim<'c>>,
     /// Open calls: their names, and what the referee calls them.
     calls: Vec<(u64, u64)>,
     /// Slots whose outcome was looked at, not yet released.
     held: Vec<u32>,
-    /// There is no director any more.
-    abandoned: bool,
+    /// There is a director, as far as it knows.
+    attached: bool,
+    /// Since when there is none.
+    lost_ns: u64,
+    look_at_ns: u64,
+    /// A director did not know this session.
+    unknown: bool,
 }
 
 /// A wait, as the shipped loop drives it.
@@ -63,35 +75,23 @@ impl Party for Wait<'_, '_> {
     type Out = Found;
 
     fn turn(&mut self, now_ns: u64) -> Turn<Found> {
-        let fx = &mut Bell(self.client.cpu);
+        if let Some(found) = self.find(now_ns) {
+            return Turn::Done(found);
+        }
         let client = &mut *self.client;
-        if client.cpu.world.director_is_dead() && !client.abandoned {
-            client.abandoned = true;
-            client.core.abandon(Status::MayHaveRun, fx);
+        let world = &client.cpu.world;
+        if client.attached && !world.is_connected(client.cpu.party) {
+            world.note(client.cpu.party, || "has lost its director".into());
+            (client.attached, client.lost_ns) = (false, now_ns);
+            client.look_at_ns = now_ns;
         }
-        if !matches!(self.what, For::One(_)) {
-            client.core.reclaim(now_ns, fx);
-        }
-        let name = match self.what {
-            For::One(name) => name,
-            For::Any => match client.core.any_ended(now_ns, fx) {
-                Some(name) => name,
-                None => return Turn::Idle,
-            },
-            For::Slot => {
-                return match client.core.reserve() {
-                    Some(slot) => Turn::Done(Found::Slot(slot)),
-                    None if client.is_lost() => Turn::Done(Found::Nothing),
-                    None => Turn::Idle,
-                };
+        if !client.attached && !client.unknown && now_ns >= client.look_at_ns {
+            client.look_for_director(now_ns);
+            if let Some(found) = self.find(now_ns) {
+                return Turn::Done(found);
             }
-            For::Unused if client.core.is_unused() || client.is_lost() => return Turn::Done(Found::Nothing),
-            For::Unused => return Turn::Idle,
-        };
-        match client.core.look(name, now_ns, fx) {
-            Some(outcome) => Turn::Done(Found::Ended(name, outcome)),
-            None => Turn::Idle,
         }
+        Turn::Idle
     }
 
     fn park(&mut self) {
@@ -103,69 +103,176 @@ impl Party for Wait<'_, '_> {
     }
 
     fn wake_at_ns(&self) -> u64 {
-        match self.what {
-            For::One(name) => self.client.core.deadline_ns(name),
-            _ => self.client.core.next_deadline_ns(),
+        let client = &self.client;
+        let deadline_ns = match self.what {
+            For::One(name) => client.core.deadline_ns(name),
+            _ => client.core.next_deadline_ns(),
+        };
+        let looks = !client.attached && !client.unknown;
+        if looks { deadline_ns.min(client.look_at_ns) } else { deadline_ns }
+    }
+}
+
+impl Wait<'_, '_> {
+    /// What is waited for, if it is there.
+    fn find(&mut self, now_ns: u64) -> Option<Found> {
+        let fx = &mut Bell(self.client.cpu);
+        let client = &mut *self.client;
+        if !matches!(self.what, For::One(_)) {
+            client.core.reclaim(now_ns, fx);
         }
+        let name = match self.what {
+            For::One(name) => name,
+            For::Any => client.core.any_ended(now_ns, fx)?,
+            For::Slot => {
+                return match client.core.reserve() {
+                    Some(slot) => Some(Found::Slot(slot)),
+                    None => client.is_lost().then_some(Found::Nothing),
+                };
+            }
+            For::Unused => {
+                return (client.core.is_unused() || client.is_lost()).then_some(Found::Nothing);
+            }
+        };
+        Some(Found::Ended(name, client.core.look(name, now_ns, fx)?))
     }
 }
 
 /// Runs a client from its first attachment to its end.
 pub fn run(cpu: &Cpu<'_>) {
     loop {
-        let went_on = run_session(cpu).is_some();
-        if !went_on || cpu.world.chance(60) {
-            return;
+        match run_session(cpu) {
+            None if cpu.world.is_orphaned() => return,
+            None => {}
+            Some(()) if cpu.world.plan.one_call || cpu.world.chance(60) => return,
+            Some(()) => cpu.world.saw(Seen::NewSession),
         }
-        cpu.world.saw(Seen::NewSession);
     }
 }
 
-/// Runs the program in one session. `None`: there is no director.
+/// Runs the program in one session. `None`: the director went away before there was one.
 fn run_session(cpu: &Cpu<'_>) -> Option<()> {
     let (world, place) = (&cpu.world, &cpu.world.places[cpu.party]);
+    place.waits_for.set("its attachment");
+    if !world.connect_at_last(cpu) {
+        return None;
+    }
     let shape = world.plan.session;
     let session = world.referee.borrow_mut().new_session();
     let outbox = Segment::new(Role::Outbox(cpu.party, shape), session);
     let inbox = Segment::new(Role::Inbox(cpu.party, shape), session);
     let core = ClientCore::new(shape, cpu.map(&outbox), cpu.map(&inbox));
-    world.send_director(cpu.party, ToDirector::AttachSession { shape, outbox, inbox });
-    place.waits_for.set("its attachment");
+    let memory = [outbox.clone(), inbox.clone()];
+    world.send_director(cpu.party, ToDirector::AttachSession { id: 0, published: 0, shape, outbox, inbox });
     let ToPeer::Attached { id } = world.answer_of_director(cpu)? else { return None };
     world.note(cpu.party, || format!("is session {id:#x}"));
-    open_routes(cpu);
 
-    let mut client = Client { cpu, session, core, calls: Vec::new(), held: Vec::new(), abandoned: false };
-    let closes_early = world.chance(15);
-    for _ in 0..world.plan.program {
+    let mut client = Client {
+        cpu,
+        session,
+        id,
+        memory,
+        routes: [false; OPERATIONS.len()],
+        core,
+        calls: Vec::new(),
+        held: Vec::new(),
+        attached: true,
+        lost_ns: 0,
+        look_at_ns: 0,
+        unknown: false,
+    };
+    client.open_routes();
+    let closes_early = !world.plan.one_call && world.chance(15);
+    for _ in 0..if world.plan.one_call { 0 } else { world.plan.program } {
         client.act();
+    }
+    if world.plan.one_call && client.routes[0] {
+        client.submit();
     }
     if closes_early && client.core.open() > 0 {
         world.saw(Seen::ClosedWithCallsOpen);
     } else {
         client.finish();
     }
-    world.send_director(cpu.party, ToDirector::CloseSession);
+    if client.attached {
+        world.send_director(cpu.party, ToDirector::CloseSession);
+    }
     Some(())
 }
 
-/// Opens a route to each operation; where none provides it yet, a few times.
-fn open_routes(cpu: &Cpu<'_>) {
-    let world = &cpu.world;
-    world.places[cpu.party].waits_for.set("its routes");
-    for (number, (service, operation)) in OPERATIONS.into_iter().enumerate() {
-        for _ in 0..4 {
-            let number = number as u32;
-            world.send_director(cpu.party, ToDirector::OpenRoute { number, service, operation });
-            match world.answer_of_director(cpu) {
-                Some(ToPeer::RouteOpened { status: Status::Ok }) | None => break,
-                _ => cpu.sleep(world.now_ns.get() + world.plan.step_ns * 100),
+impl<'c> Client<'c> {
+    /// Opens a route to each operation; where none provides it yet, a few times. Whether the director lives is seen
+    /// when something is waited for.
+    fn open_routes(&mut self) {
+        let (cpu, world) = (self.cpu, &self.cpu.world);
+        world.places[cpu.party].waits_for.set("its routes");
+        for number in 0..OPERATIONS.len() {
+            for _ in 0..4 {
+                match self.ask_route(number) {
+                    Some(Status::Ok) => self.routes[number] = true,
+                    Some(_) => {
+                        cpu.sleep(world.now_ns.get() + world.plan.step_ns * 100);
+                        continue;
+                    }
+                    None => {}
+                }
+                break;
             }
         }
     }
-}
 
-impl<'c> Client<'c> {
+    /// `None`: the director is gone.
+    fn ask_route(&self, number: usize) -> Option<Status> {
+        let (world, (service, operation)) = (&self.cpu.world, OPERATIONS[number]);
+        let ask = ToDirector::OpenRoute { number: number as u32, service, operation };
+        world.send_director(self.cpu.party, ask);
+        match world.answer_of_director(self.cpu)? {
+            ToPeer::RouteOpened { status } => Some(status),
+            _ => None,
+        }
+    }
+
+    /// Without a director: comes back to the next one, or gives up what nobody will end.
+    fn look_for_director(&mut self, now_ns: u64) {
+        let (world, party) = (&self.cpu.world, self.cpu.party);
+        if world.chance(world.plan.mishaps) {
+            self.cpu.sleep(now_ns + world.some_ns(2 * world.plan.window));
+        }
+        self.look_at_ns = world.look_again_ns();
+        if world.connect(party) {
+            self.attached = self.come_back().is_some() && world.is_connected(party);
+        } else if world.is_orphaned() || (!world.plan.gentle && now_ns > self.lost_ns + world.gone_after_ns())
+        {
+            self.core.abandon(Status::DirectorGone, &mut Bell(self.cpu));
+        }
+    }
+
+    /// With the same memory, id and routes; then what is unanswered is published again. `None`: that one went away,
+    /// too, or does not know this session.
+    fn come_back(&mut self) -> Option<()> {
+        let world = &self.cpu.world;
+        let [outbox, inbox] = self.memory.clone();
+        let (shape, published) = (world.plan.session, self.core.published());
+        let attach = ToDirector::AttachSession { id: self.id, published, shape, outbox, inbox };
+        world.send_director(self.cpu.party, attach);
+        let ToPeer::Attached { .. } = world.answer_of_director(self.cpu)? else {
+            world.note(self.cpu.party, || "is not known any more".into());
+            self.unknown = true;
+            self.core.abandon(Status::MayHaveRun, &mut Bell(self.cpu));
+            return None;
+        };
+        for number in 0..OPERATIONS.len() {
+            if self.routes[number] {
+                self.routes[number] = self.ask_route(number)? == Status::Ok;
+            }
+        }
+        world.note(self.cpu.party, || "publishes again".into());
+        self.core.republish(&mut Bell(self.cpu));
+        world.send_director(self.cpu.party, ToDirector::Republished);
+        world.saw(Seen::SessionCameBack);
+        Some(())
+    }
+
     /// One step of the program.
     fn act(&mut self) {
         let world = &self.cpu.world;
@@ -189,10 +296,10 @@ impl<'c> Client<'c> {
         }
     }
 
-    /// Whether what is still out will never come back: somebody hangs for ever with the right, or the director died
-    /// with it.
+    /// Whether what is still out may never come back: somebody hangs for ever with the right or was missed with it,
+    /// or no director will settle it.
     fn is_lost(&self) -> bool {
-        let lost = self.cpu.world.hung_for_ever.get() || self.abandoned;
+        let lost = self.cpu.world.slots_lost.get() || self.unknown;
         lost && self.core.open() == 0 && self.core.quarantined() > 0
     }
 
@@ -253,15 +360,19 @@ impl<'c> Client<'c> {
 
     fn submit(&mut self) {
         let Some(slot) = self.slot() else { return };
-        if self.abandoned {
+        if self.unknown || self.cpu.world.is_orphaned() {
             self.core.release(slot);
             return;
         }
         let world = &self.cpu.world;
         let mut request = Request { capacity: 64, ..Request::default() };
-        request.operation = if world.chance(5) { 9 } else { world.below(OPERATIONS.len() as u64) as u32 };
+        request.operation = match world.below(100) {
+            _ if world.plan.one_call => 0,
+            0..5 => 9,
+            _ => world.below(OPERATIONS.len() as u64) as u32,
+        };
         request.len = if world.chance(70) { 16 } else { 40 };
-        if world.chance(15) {
+        if !world.plan.one_call && world.chance(15) {
             request.flags |= flag::ONE_WAY;
             world.saw(Seen::OneWay);
         }
@@ -273,7 +384,9 @@ impl<'c> Client<'c> {
             request.deadline_ns = world.now_ns.get() + world.some_ns(800);
         }
         let one_way = request.flags & flag::ONE_WAY != 0;
-        let id = world.referee.borrow_mut().submitted(request.operation as usize, request.deadline_ns);
+        let operation = request.operation as usize;
+        let has_route = self.routes.get(operation) == Some(&true);
+        let id = world.referee.borrow_mut().submitted(operation, has_route, request.deadline_ns);
         let mut record = [0; 16];
         let at = if place(request.len as usize, request.flags) == Place::Head { 6 } else { 8 };
         record[at..at + 2].copy_from_slice(&[id, !id]);

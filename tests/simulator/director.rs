@@ -2,14 +2,17 @@
 
 use std::rc::Rc;
 
-use trine::core::{Party, Turn, block_on};
+use trine::core::ledger::{Entry, Ledger};
+use trine::core::{Party, Read, Turn, Write, block_on};
 use trine::director::core::{DirectorCore, Effects, Peer, Settings};
+use trine::director::recovery::{CarriedOver, carry_over};
+use trine::layout::{WorkShape, head};
 use trine::{Fault, Identity, Status};
 
 use crate::simulator::coverage::Seen;
 use crate::simulator::memory::{Cpu, Role, Segment, Sim};
 use crate::simulator::plan::{CLIENTS, DIRECTOR, Mutation, PARTIES};
-use crate::simulator::world::{SimOs, State, ToDirector, ToPeer, World};
+use crate::simulator::world::{Linked, SimOs, State, ToDirector, ToPeer, World};
 
 /// A session's memory and name.
 struct SessionPeer {
@@ -18,13 +21,28 @@ struct SessionPeer {
     id: u64,
     outbox: Rc<Segment>,
     inbox: Rc<Segment>,
+    /// Workers may have it mapped of whom this director knows nothing.
+    resumed: bool,
+}
+
+/// A ledger of an earlier director.
+struct Inherited {
+    worker: u64,
+    party: usize,
+    start: u64,
+    entries: Vec<(u16, Entry)>,
 }
 
 /// Who has which key. A client may have a new session before its old one is forgotten.
 #[derive(Default)]
 struct Peers {
     sessions: Vec<SessionPeer>,
-    workers: [Option<usize>; PARTIES],
+    /// A worker's key and id.
+    workers: [Option<(usize, u64)>; PARTIES],
+    /// Ledgers that nobody has come back for, nor will be asked for in vain.
+    estate: Vec<Inherited>,
+    /// Ids of workers that came back and died, whose links stay for a while.
+    kept: Vec<u64>,
 }
 
 impl Peers {
@@ -38,7 +56,7 @@ impl Peers {
     }
 
     fn worker(&self, key: usize) -> Option<usize> {
-        self.workers.iter().position(|&k| k == Some(key))
+        self.workers.iter().position(|w| w.is_some_and(|(k, _)| k == key))
     }
 }
 
@@ -88,19 +106,41 @@ impl Effects for Hands<'_> {
 
     fn forget(&mut self, peer: Peer) {
         self.world.note(DIRECTOR, || format!("forgets {peer:?}"));
-        let (sessions, workers) = (&mut self.peers.sessions, &mut self.peers.workers);
+        let Peers { sessions, workers, kept, .. } = &mut *self.peers;
         let known = match peer {
             Peer::Session(key) => sessions.iter().position(|s| s.key == key).map(|i| {
                 let session = sessions.remove(i);
-                session.outbox.returned.set(true);
-                session.inbox.returned.set(true);
+                session.outbox.returned.set(!session.resumed);
+                session.inbox.returned.set(!session.resumed);
                 self.world.saw(Seen::SessionForgotten);
             }),
-            Peer::Worker(key) => workers.iter_mut().find(|w| **w == Some(key)).map(|w| *w = None),
+            Peer::Worker(key) => {
+                workers.iter_mut().find(|w| w.is_some_and(|(k, _)| k == key)).and_then(Option::take).map(
+                    |(_, id)| {
+                        if !kept.contains(&id) {
+                            self.world.links.borrow_mut().remove(&id);
+                        }
+                    },
+                )
+            }
         };
         if known.is_none() {
             self.world.fail(|| format!("{peer:?} is forgotten, but was nobody"));
         }
+    }
+
+    fn keep_ledger(&mut self, worker: usize, id: u64) {
+        self.world
+            .note(DIRECTOR, || format!("keeps the ledger of worker {id:#x}, which was number {worker}"));
+        self.world.saw(Seen::LedgerKept);
+        self.peers.kept.push(id);
+    }
+
+    fn forget_ledger(&mut self, worker: u64) {
+        self.world.note(DIRECTOR, || format!("forgets the ledger of worker {worker:#x}"));
+        self.world.saw(Seen::LedgerForgotten);
+        self.world.links.borrow_mut().remove(&worker);
+        self.peers.estate.retain(|l| l.worker != worker);
     }
 
     fn clock_ns(&mut self) -> u64 {
@@ -114,15 +154,34 @@ struct Director<'c> {
     peers: Peers,
     last_id: u64,
     turns: u32,
+    /// Links that a broken director makes some time after it has told their workers.
+    late_links: Vec<(u64, Linked)>,
+    window_ends_ns: u64,
 }
 
 /// Runs a director until its machine is switched off.
 pub fn run(cpu: &Cpu<'_>) {
-    let plan = &cpu.world.plan;
-    let settings =
-        Settings { epoch: 1, waiting_per_route: plan.waiting_per_route, share_max: plan.share_max };
-    let mut director =
-        Director { cpu, core: DirectorCore::new(settings), peers: Peers::default(), last_id: 0, turns: 0 };
+    let (world, plan) = (&cpu.world, &cpu.world.plan);
+    world.start_director();
+    let epoch = world.epoch.get();
+    let settings = Settings { epoch, waiting_per_route: plan.waiting_per_route, share_max: plan.share_max };
+    let core = DirectorCore::new(settings);
+    let mut director = Director {
+        cpu,
+        core,
+        peers: Peers::default(),
+        last_id: epoch << 8,
+        turns: 0,
+        late_links: Vec::new(),
+        window_ends_ns: 0,
+    };
+    if epoch > 1 {
+        world.note(DIRECTOR, || format!("starts as number {epoch}"));
+        world.saw(Seen::DirectorRestarted);
+        director.inherit();
+    }
+    cpu.system_call();
+    world.listens.set(true);
     block_on(&mut director, &mut SimOs { cpu, yields: 0 });
 }
 
@@ -131,12 +190,12 @@ impl Party for Director<'_> {
 
     fn turn(&mut self, now_ns: u64) -> Turn<()> {
         let world = &self.cpu.world;
-        let mut was_rung = false;
         // Now and then a turn without a look at the sockets, as while calls keep coming.
+        let mut rung = false;
         if world.chance(80) {
             for party in CLIENTS.start..PARTIES {
                 if world.bells[party].take() {
-                    was_rung = true;
+                    rung = true;
                     if let Some(key) = self.peers.session_of(party) {
                         self.core.heat(key);
                     }
@@ -146,19 +205,35 @@ impl Party for Director<'_> {
                 }
             }
         }
+        if self.window_ends_ns <= now_ns && !self.peers.estate.is_empty() {
+            self.look_who_is_missed();
+        }
         let fx = &mut Hands { world, peers: &mut self.peers, death: false };
         self.turns += 1;
+        if self.turns.is_multiple_of(16) {
+            world.links.borrow_mut().extend(self.late_links.drain(..));
+        }
         if world.plan.stops_after == Some(self.turns) {
             self.core.stop(fx);
         }
         let found = self.core.turn(now_ns, fx);
+        let settled = self.core.settlements();
+        let rows = [
+            (settled.answered, Seen::Answered),
+            (settled.fresh, Seen::Fresh),
+            (settled.in_flight, Seen::InFlight),
+            (settled.died, Seen::Died),
+            (settled.held, Seen::Held),
+            (settled.unknown, Seen::Unknown),
+        ];
+        rows.iter().filter(|(n, _)| *n > 0).for_each(|&(_, row)| world.saw(row));
         let load = self.core.load();
         if load.backlog > 0 {
             world.saw(Seen::Backlog);
         }
         world.load.set(load);
-        // Who is rung while it parks does not go to sleep: the ring will not come a second time.
-        if was_rung && found == Turn::Idle { Turn::Busy } else { found }
+        // Whoever rings says so once for each sleep: it is not to be fallen asleep upon.
+        if rung { Turn::Busy } else { found }
     }
 
     fn park(&mut self) {
@@ -185,27 +260,149 @@ impl Director<'_> {
     fn handle(&mut self, party: usize, message: ToDirector) {
         let (cpu, world) = (self.cpu, &self.cpu.world);
         match message {
-            ToDirector::AttachSession { shape, outbox, inbox } => {
-                let id = self.next_id();
+            ToDirector::AttachSession { id, published, shape, outbox, inbox } => {
+                let resumed = id != 0;
+                let is_late = world.now_ns.get() >= self.window_ends_ns;
+                if resumed && (is_late || self.peers.sessions.iter().any(|s| s.id == id)) {
+                    world.saw(Seen::SessionRefused);
+                    return world.send_peer(party, ToPeer::Refused);
+                }
+                let id = if resumed { id } else { self.next_id() };
                 world.referee.borrow_mut().named(outbox.session, id);
                 let identity = Identity::default();
                 let (o, i) = (cpu.map(&outbox), cpu.map(&inbox));
-                let Ok(key) = self.core.attach_session(id, identity, shape, 0, o, i) else { return };
-                self.peers.sessions.push(SessionPeer { key, party, id, outbox, inbox });
+                let attached = if resumed {
+                    self.core.resume_session(id, identity, shape, published, o, i)
+                } else {
+                    self.core.attach_session(id, identity, shape, published, o, i)
+                };
+                let Ok(key) = attached else { return };
+                self.peers.sessions.push(SessionPeer { key, party, id, outbox, inbox, resumed });
                 world.send_peer(party, ToPeer::Attached { id });
             }
-            ToDirector::AttachWorker { shape, page } => {
-                let (id, start) = (self.next_id(), self.cpu.world.plan.start);
-                let work = Segment::new(Role::Work(party, shape), 0);
-                let (w, p) = (cpu.map(&work), cpu.map(&page));
-                let Ok(key) = self.core.attach_worker(id, Identity::default(), shape, start, w, p) else {
-                    return;
-                };
-                self.peers.workers[party] = Some(key);
-                world.send_peer(party, ToPeer::WorkerAttached { id, start, work });
+            ToDirector::AttachWorker { id, taken, shape, page } => {
+                self.attach_worker(party, id, taken, shape, &page);
             }
             message if CLIENTS.contains(&party) => self.handle_client(party, message),
             message => self.handle_worker(party, message),
+        }
+    }
+
+    /// What was left: each ledger that a link leads to, and whether its worker is dead, read in this order.
+    fn inherit(&mut self) {
+        let (cpu, world) = (self.cpu, &self.cpu.world);
+        let links = world.links.borrow().clone();
+        for (worker, Linked { party, segment }) in links {
+            if world.chance(world.plan.mishaps) {
+                world.note(DIRECTOR, || format!("can't read the ledger of worker {worker:#x}"));
+                world.saw(Seen::Unreadable);
+                world.lose_slots();
+                self.core.inherit_unreadable();
+                continue;
+            }
+            let at = world.plan.work.work();
+            let (memory, ledger) = (cpu.map(&segment), Ledger::new(at.ledger));
+            let entries = 0..world.plan.work.slots as u16;
+            let entries: Vec<_> = entries.filter_map(|e| Some((e, ledger.read(&memory, e)?))).collect();
+            let start = memory.load(at.head + head::START);
+            let is_dead = matches!(world.places[party].state.get(), State::Killed | State::Ended);
+            world.note(DIRECTOR, || {
+                format!("finds the ledger of worker {worker:#x} (dead: {is_dead}): {entries:?}")
+            });
+            if is_dead {
+                world.saw(Seen::DeadAtStart);
+                world.referee.borrow_mut().worker_dead(party);
+                if world.plan.mutation == Mutation::DeadLedgersDropped {
+                    world.links.borrow_mut().remove(&worker);
+                    continue;
+                }
+            }
+            self.core.inherit(worker, &entries, is_dead);
+            self.peers.estate.push(Inherited { worker, party, start, entries });
+        }
+        if world.plan.mutation != Mutation::NoWindow {
+            self.window_ends_ns = world.now_ns.get() + world.plan.window * world.plan.step_ns;
+        }
+        world.window_ends_ns.set(self.window_ends_ns);
+        self.core.open_window(self.window_ends_ns);
+    }
+
+    /// The window has ended: who lives and has not come back may keep a slot for ever.
+    fn look_who_is_missed(&mut self) {
+        let world = &self.cpu.world;
+        let lives =
+            |l: &Inherited| !matches!(world.places[l.party].state.get(), State::Killed | State::Ended);
+        if !world.missed.get() && self.peers.estate.iter().any(lives) {
+            world.saw(Seen::WorkerMissed);
+            world.missed.set(true);
+            world.lose_slots();
+        }
+    }
+
+    /// A worker presents itself: a new segment is linked when it is complete, and only then anybody hears of it.
+    fn attach_worker(&mut self, party: usize, id: u64, taken: u64, shape: WorkShape, page: &Rc<Segment>) {
+        let (cpu, world) = (self.cpu, &self.cpu.world);
+        let mut carried = None;
+        if id != 0 {
+            let is_late = world.now_ns.get() >= self.window_ends_ns;
+            let place = self.peers.estate.iter().position(|l| l.worker == id).filter(|_| !is_late);
+            let Some(place) = place else {
+                world.saw(Seen::WorkerRefused);
+                return world.send_peer(party, ToPeer::Refused);
+            };
+            let old = &self.peers.estate[place];
+            match carry_over(old.start, &old.entries, taken, &cpu.map(page), &shape.progress()) {
+                Ok(found) => carried = Some(found),
+                Err(fault) => return world.fault("a worker's", &fault),
+            }
+            if let Some(carried) = &mut carried {
+                break_rules(world.plan.mutation, carried);
+                world.saw(Seen::WorkerCameBack);
+                if !carried.entries.is_empty() {
+                    world.saw(Seen::CarriedOver);
+                }
+            }
+            self.peers.estate.swap_remove(place);
+        }
+        let id = if id == 0 { self.next_id() } else { id };
+        let start = carried.as_ref().map_or(world.plan.start, |c| c.start);
+        let work = Segment::new(Role::Work(party, shape), id as usize);
+        let memory = cpu.map(&work);
+        memory.store(shape.work().head + head::WORKER, id);
+        memory.store(shape.work().head + head::START, start);
+        let ledger = Ledger::new(shape.work().ledger);
+        for &(e, entry) in carried.iter().flat_map(|c| &c.entries) {
+            ledger.enter(&memory, e, entry);
+        }
+        cpu.system_call();
+        let linked = Linked { party, segment: work.clone() };
+        world.note(DIRECTOR, || format!("links a segment for worker {id:#x}, from {start}: {carried:?}"));
+        if world.plan.mutation == Mutation::ToldBeforeLinked {
+            self.late_links.push((id, linked));
+        } else {
+            world.links.borrow_mut().insert(id, linked);
+        }
+        cpu.system_call();
+        let (w, p, identity) = (cpu.map(&work), cpu.map(page), Identity::default());
+        let key = match &carried {
+            Some(carried) => self.core.resume_worker(id, identity, shape, carried, w, p),
+            None => self.core.attach_worker(id, identity, shape, start, w, p),
+        };
+        let Ok(key) = key else { return world.fail(|| "no room for a worker".into()) };
+        self.peers.workers[party] = Some((key, id));
+        world.send_peer(party, ToPeer::WorkerAttached { id, start, work });
+    }
+
+    /// The kernel says that a process is dead: what an earlier director gave it, too.
+    fn inherited_dead(&mut self, party: usize) {
+        let world = &self.cpu.world;
+        let dead: Vec<u64> =
+            self.peers.estate.iter().filter(|l| l.party == party).map(|l| l.worker).collect();
+        for worker in dead {
+            world.saw(Seen::DiedLater);
+            world.referee.borrow_mut().worker_dead(party);
+            let fx = &mut Hands { world, peers: &mut self.peers, death: true };
+            self.core.inherited_dead(worker, fx);
         }
     }
 
@@ -218,6 +415,7 @@ impl Director<'_> {
                 let status = self.core.open_route(key, number, service, operation, fx);
                 world.send_peer(party, ToPeer::RouteOpened { status });
             }
+            ToDirector::Republished => self.core.republished(key, world.now_ns.get(), fx),
             _ => {
                 world.note(DIRECTOR, || format!("hears that session {key} is gone"));
                 self.core.session_gone(key, fx);
@@ -226,7 +424,10 @@ impl Director<'_> {
     }
 
     fn handle_worker(&mut self, party: usize, message: ToDirector) {
-        let Some(key) = self.peers.workers[party] else { return };
+        if matches!(message, ToDirector::Dead) {
+            self.inherited_dead(party);
+        }
+        let Some((key, _)) = self.peers.workers[party] else { return };
         let world = &self.cpu.world;
         let fx = &mut Hands { world, peers: &mut self.peers, death: true };
         match message {
@@ -245,6 +446,7 @@ impl Director<'_> {
                 world.saw(Seen::Unmapped);
                 self.core.session_unmapped(key, index, fx);
             }
+            ToDirector::Republished => self.core.provided_again(key),
             ToDirector::Gone => {
                 self.core.worker_gone(key);
                 self.core.end_by_verdict(key, fx);
@@ -259,5 +461,14 @@ impl Director<'_> {
                 self.core.worker_dead(key, fx);
             }
         }
+    }
+}
+
+/// Switches rules off.
+fn break_rules(mutation: Mutation, carried: &mut CarriedOver) {
+    match mutation {
+        Mutation::StartAtTaken => carried.start = carried.taken,
+        Mutation::NothingCarried => carried.entries.clear(),
+        _ => {}
     }
 }

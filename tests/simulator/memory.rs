@@ -12,10 +12,10 @@ use std::rc::Rc;
 
 use corosensei::Yielder;
 use trine::core::{Memory, Read, Write};
-use trine::layout::{SessionShape, WorkShape};
+use trine::layout::{LEDGER_ENTRY, LINE, SessionShape, WorkShape, flag};
 
 use crate::simulator::coverage::Seen;
-use crate::simulator::plan::{CLIENTS, Fate, Mutation};
+use crate::simulator::plan::{Fate, Mutation, WORKERS};
 use crate::simulator::world::{State, ToDirector, World, name};
 
 /// Sleeps in a row until a time that has passed: more is spinning.
@@ -48,7 +48,7 @@ impl std::fmt::Display for Role {
 /// A piece of memory.
 pub struct Segment {
     pub role: Role,
-    /// Which of all sessions it belongs to, if it is a session's.
+    /// Which of all sessions it belongs to, if it is a session's; a work segment's is its worker's id.
     pub session: usize,
     words: Box<[Cell<u64>]>,
     /// Its owner has been told that nobody uses it any more.
@@ -97,6 +97,12 @@ impl<'c> Cpu<'c> {
         self.meet_fate();
     }
 
+    /// A system call that others can see: what was stored before is in sight.
+    pub fn system_call(&self) {
+        self.world.drain(self.party);
+        self.step();
+    }
+
     /// Gives the CPU away once.
     pub fn pause(&self) {
         self.world.tick();
@@ -108,6 +114,7 @@ impl<'c> Cpu<'c> {
         let (world, place) = (&self.world, &self.world.places[self.party]);
         world.saw(Seen::Parked);
         world.drain(self.party);
+        world.tick();
         place.until_ns.set(until_ns);
         world.note(self.party, || format!("sleeps until {until_ns}"));
         place.sleepless.set(if until_ns > world.now_ns.get() { 0 } else { place.sleepless.get() + 1 });
@@ -131,11 +138,10 @@ impl<'c> Cpu<'c> {
             Fate::Killed(n) if n > 1 => return place.fate.set(Fate::Killed(n - 1)),
             Fate::Hangs(n) if n > 1 => return place.fate.set(Fate::Hangs(n - 1)),
             Fate::Killed(_)
-                if self.world.plan.mutation == Mutation::DeathBeforeKill
-                    && !CLIENTS.contains(&self.party) =>
+                if self.world.plan.mutation == Mutation::DeathBeforeKill && WORKERS.contains(&self.party) =>
             {
                 place.fate.set(Fate::Lives);
-                return self.world.send_director(self.party, ToDirector::Dead);
+                return self.world.notify_director(self.party, ToDirector::Dead);
             }
             Fate::Killed(_) => self.world.kill(self.party),
             Fate::Hangs(_) => self.hang(),
@@ -150,8 +156,10 @@ impl<'c> Cpu<'c> {
         self.world.drain(self.party);
         self.world.note(self.party, || "hangs".into());
         self.world.saw(Seen::WorkerHung);
-        place.evicted.set(true);
-        self.world.send_director(self.party, ToDirector::Gone);
+        if self.world.is_connected(self.party) {
+            place.evicted.set(true);
+            self.world.notify_director(self.party, ToDirector::Gone);
+        }
         place.until_ns.set(self.world.now_ns.get() + self.world.some_ns(2_000));
         place.state.set(State::Hangs);
     }
@@ -202,21 +210,46 @@ impl Region<'_> {
         }
     }
 
-    /// Whether a broken memory holds this store back, and until which other one of the same segment.
-    fn held_back_until(&self, word: usize) -> Option<usize> {
+    /// Whether a broken memory holds the store of word `late` back until that of `word`, in the same segment.
+    fn is_held_back(&self, late: usize, word: usize) -> bool {
         match (self.cpu.world.plan.mutation, self.segment.role) {
             (Mutation::LateTaken, Role::Page(_, shape)) => {
                 let at = shape.progress();
-                (word == at.taken).then_some(at.completed)
+                (late, word) == (at.taken, at.completed)
             }
             (Mutation::LateReplyBody, Role::Inbox(_, shape)) => {
                 let at = shape.inbox();
-                let slot = word.checked_sub(at.replies)? / trine::layout::LINE;
-                let stamp = at.replies + slot * trine::layout::LINE;
-                (word == stamp + 4).then_some(stamp)
+                let is_stamp = word >= at.replies && (word - at.replies).is_multiple_of(LINE);
+                is_stamp && late == word + 4
             }
-            _ => None,
+            (Mutation::LateLedger, Role::Work(_, shape)) => {
+                let at = shape.work();
+                let is_stamp = (at.ring..at.ledger).contains(&word) && (word - at.ring).is_multiple_of(LINE);
+                let is_entry = late >= at.ledger && (late - at.ledger).is_multiple_of(LEDGER_ENTRY);
+                is_stamp && is_entry
+            }
+            _ => false,
         }
+    }
+
+    /// What a broken client publishes: it does not say that it has published this before.
+    fn silenced(&self, word: usize, value: u64) -> u64 {
+        let Role::Outbox(_, shape) = self.segment.role else { return value };
+        let ring = shape.outbox().ring;
+        let is_flags = word >= ring && (word - ring) % LINE == 2;
+        let silent = self.cpu.world.plan.mutation == Mutation::SilentAgain && is_flags;
+        if silent { value & !(u64::from(flag::AGAIN | flag::QUARANTINED) << 32) } else { value }
+    }
+
+    /// Whether it holds this store back at all.
+    fn is_late(&self, word: usize) -> bool {
+        let until = match (self.cpu.world.plan.mutation, self.segment.role) {
+            (Mutation::LateTaken, Role::Page(_, shape)) => shape.progress().completed,
+            (Mutation::LateReplyBody, Role::Inbox(..)) => word.wrapping_sub(4),
+            (Mutation::LateLedger, Role::Work(_, shape)) => shape.work().ring,
+            _ => return false,
+        };
+        self.is_held_back(word, until)
     }
 }
 
@@ -236,12 +269,13 @@ impl Write for Region<'_> {
             return;
         }
         self.cpu.step();
-        if self.held_back_until(word).is_some() {
+        let value = self.silenced(word, value);
+        if self.is_late(word) {
             return self.cpu.held_back.set(Some((word, value)));
         }
         self.execute(word, value);
         if let Some((late, value)) = self.cpu.held_back.get()
-            && self.held_back_until(late) == Some(word)
+            && self.is_held_back(late, word)
         {
             self.cpu.held_back.set(None);
             self.cpu.step();

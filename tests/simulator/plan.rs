@@ -38,6 +38,22 @@ pub enum Mutation {
     EarlyMapped,
     /// A worker's ring to the director is lost.
     DeafDirector,
+    /// A worker goes on taking from its old ring after it said where it stood.
+    KeepsTaking,
+    /// A worker is told of its new segment before the link leads to it.
+    ToldBeforeLinked,
+    /// Ledgers of the dead are dropped when they are found.
+    DeadLedgersDropped,
+    /// A worker's new ring starts at its `taken`, not past all that the old ledger names.
+    StartAtTaken,
+    /// Open entries are not carried over.
+    NothingCarried,
+    /// A client publishes again without saying so.
+    SilentAgain,
+    /// Memory: a ledger entry comes into sight after its record was pushed.
+    LateLedger,
+    /// A director does not wait for those who lived under the last.
+    NoWindow,
 }
 
 /// How a party's life is cut.
@@ -92,6 +108,23 @@ pub struct Plan {
     pub deadlines: bool,
     /// The director takes on no more calls after so many of its turns.
     pub stops_after: Option<u32>,
+    /// How the lives of the directors after the first end.
+    pub successors: Vec<Fate>,
+    /// Nobody dies but directors and clients, and nobody refuses, leaves, withdraws or comes too late: then every
+    /// call ends OK, or as its own deadline or cancel says.
+    pub gentle: bool,
+    /// How long a successor waits for those who lived under the last, in steps.
+    pub window: u64,
+    /// How long peers take to look for a director, in steps.
+    pub look: u64,
+    /// In how many of a hundred cases a peer comes after the window, or a ledger can't be read.
+    pub mishaps: u64,
+    /// How many clients there are, and first workers.
+    pub clients: usize,
+    /// See `clients`.
+    pub workers: usize,
+    /// A client makes one call, and nothing else.
+    pub one_call: bool,
 }
 
 impl Plan {
@@ -110,7 +143,32 @@ impl Plan {
             };
         }
         let pick = |rng: &mut Rng, of: &[u64]| of[rng.usize(0..of.len())];
+        let mut successors = Vec::new();
+        let gentle = rng.u8(0..100) < 30;
+        if gentle {
+            fates[WORKERS].fill(Fate::Lives);
+        }
+        if gentle || rng.u8(0..100) < 45 {
+            let early = pick(rng, &[60, 200, 1_000]) as u32;
+            fates[DIRECTOR] = Fate::Killed(rng.u32(1..=early));
+            for _ in 0..rng.u8(0..3) {
+                let early = pick(rng, &[15, 60, 400]) as u32;
+                successors.push(Fate::Killed(rng.u32(1..=early)));
+            }
+            if gentle || rng.u8(0..8) > 0 {
+                successors.push(Fate::Lives);
+            }
+        }
+        let mishaps = if gentle { 0 } else { pick(rng, &[0, 0, 5, 30]) };
         Plan {
+            successors,
+            gentle,
+            window: if gentle { 1 << 40 } else { pick(rng, &[300, 3_000, 30_000]) },
+            look: pick(rng, &[20, 200]),
+            mishaps,
+            clients: CLIENTS.len(),
+            workers: FIRST_WORKERS.len(),
+            one_call: false,
             mutation,
             store_buffers: mutation == Mutation::NoFullFence || rng.u8(0..4) == 0,
             step_ns: pick(rng, &[1, 20, 500, 5_000]),
@@ -128,13 +186,39 @@ impl Plan {
                 reply_arena: 4096,
             },
             work: WorkShape { slots: pick(rng, &[2, 4, 8]) as u32 },
-            waiting_per_route: pick(rng, &[1, 2, 64]) as u32,
+            waiting_per_route: if gentle { 64 } else { pick(rng, &[1, 2, 64]) as u32 },
             share_max: pick(rng, &[1, 2, 7]),
             start: pick(rng, &[0, 5, 1 << 40]),
             program: rng.u32(4..=12),
             keep: rng.usize(1..=3),
             deadlines: rng.u8(0..3) == 0,
-            stops_after: (rng.u8(0..20) == 0).then(|| rng.u32(1..100)),
+            stops_after: (!gentle && rng.u8(0..20) == 0).then(|| rng.u32(1..100)),
+        }
+    }
+
+    /// One call of one client, with two workers, in which these are killed at these steps.
+    pub fn one_call(rng: &mut Rng, [director, successor, worker, client]: [u32; 4]) -> Plan {
+        let killed = |n: u32| if n == 0 { Fate::Lives } else { Fate::Killed(n) };
+        let mut fates = [Fate::Lives; PARTIES];
+        (fates[DIRECTOR], fates[CLIENTS.start], fates[WORKERS.start]) =
+            (killed(director), killed(client), killed(worker));
+        Plan {
+            fates,
+            successors: vec![killed(successor), Fate::Lives],
+            gentle: worker == 0,
+            clients: 1,
+            workers: 1 + rng.usize(0..2),
+            one_call: true,
+            replace: true,
+            deadlines: false,
+            stops_after: None,
+            store_buffers: false,
+            mishaps: 0,
+            window: 1 << 40,
+            waiting_per_route: 64,
+            weights: [1; PARTIES],
+            control_delay: 0,
+            ..Plan::new(rng, Mutation::None)
         }
     }
 }

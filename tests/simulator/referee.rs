@@ -4,9 +4,11 @@
 //! *Rights*: of a reply slot there is one holder at a time, and nobody else writes there.
 //! *Lines*: a segment's words are written by whom the layout says, and by nobody once its owner has it back.
 
+use std::collections::HashMap;
+
 use trine::Status;
 use trine::client::core::Outcome;
-use trine::layout::{LINE, ReplyHead, Request};
+use trine::layout::{LINE, ReplyHead, Request, flag};
 
 use crate::simulator::coverage::Seen;
 use crate::simulator::memory::{Region, Role};
@@ -18,7 +20,8 @@ use crate::simulator::world::{World, name};
 enum Right {
     Spent,
     Director(u64),
-    Worker(u64, usize),
+    /// Under which id, and at which position.
+    Worker(u64, usize, (u64, u64)),
 }
 
 /// A call, from its submission on.
@@ -26,6 +29,7 @@ enum Right {
 struct Call {
     /// Which of the operations was asked for.
     operation: usize,
+    has_route: bool,
     deadline_ns: u64,
     started: u32,
     /// Whether it may have run, once it has ended.
@@ -40,6 +44,8 @@ pub struct Referee {
     rights: Vec<Vec<Right>>,
     /// The sessions' ids, as the director gave them.
     ids: Vec<u64>,
+    /// By worker's id: the position of its last record.
+    positions: HashMap<usize, u64>,
     /// Who has stamped a reply and not marked it done.
     stamped: [bool; PARTIES],
 }
@@ -56,13 +62,14 @@ impl Referee {
             calls: Vec::with_capacity(32),
             rights: Vec::new(),
             ids: Vec::new(),
+            positions: HashMap::new(),
             stamped: [false; PARTIES],
         }
     }
 
     /// A call is about to be submitted; returns what it is called here.
-    pub fn submitted(&mut self, operation: usize, deadline_ns: u64) -> u64 {
-        self.calls.push(Call { operation, deadline_ns, started: 0, ended: None });
+    pub fn submitted(&mut self, operation: usize, has_route: bool, deadline_ns: u64) -> u64 {
+        self.calls.push(Call { operation, has_route, deadline_ns, started: 0, ended: None });
         self.calls.len() as u64 - 1
     }
 
@@ -105,6 +112,9 @@ impl Referee {
                 });
             }
         }
+        if let Some(why) = not_allowed(world, call, status) {
+            world.fail(|| format!("call {id} ended {status}, though {why}"));
+        }
         let deadline_ns = call.deadline_ns;
         if status == Status::DeadlineExceeded && (deadline_ns == 0 || world.now_ns.get() < deadline_ns) {
             world.fail(|| format!("call {id} ended {status}, before its deadline {deadline_ns}"));
@@ -119,9 +129,10 @@ impl Referee {
             Status::MayHaveRun => Seen::Verdict,
             Status::DeadlineExceeded if outcome.may_have_run => Seen::DeadlineOfClient,
             Status::DeadlineExceeded => Seen::DeadlineUnrun,
+            Status::DirectorGone if outcome.may_have_run => Seen::GivenUpOnDirector,
             Status::DirectorGone if world.plan.stops_after.is_some() => Seen::DirectorStopped,
             // Nobody is left to try it again with.
-            Status::NotBegun if world.director_is_dead() => return,
+            Status::NotBegun if !world.plan.gentle && (world.epoch.get() > 1 || !world.is_up.get()) => return,
             // Nobody else can have given it up, and what was not begun is tried again, unseen.
             _ => return world.fail(|| format!("call {id} ended {status}")),
         });
@@ -151,13 +162,25 @@ impl Referee {
     /// what follows.
     pub fn worker_dead(&mut self, worker: usize) -> bool {
         for right in self.rights.iter_mut().flatten() {
-            if let Right::Worker(ticket, holder) = *right
+            if let Right::Worker(ticket, holder, _) = *right
                 && holder == worker
             {
                 *right = Right::Director(ticket);
             }
         }
         std::mem::take(&mut self.stamped[worker])
+    }
+
+    /// A worker says that it takes nothing from this position on: what stands there is the director's again.
+    pub fn stopped(&mut self, id: u64, taken: u64) {
+        for right in self.rights.iter_mut().flatten() {
+            if let Right::Worker(ticket, _, (holder, position)) = *right
+                && holder == id
+                && position >= taken
+            {
+                *right = Right::Director(ticket);
+            }
+        }
     }
 
     /// A store is about to be executed.
@@ -184,7 +207,7 @@ impl Referee {
             Role::Work(worker, shape) => {
                 let at = shape.work();
                 if (at.ring..at.ledger).contains(&word) && (word - at.ring).is_multiple_of(LINE) {
-                    self.pushed(world, region, worker, word);
+                    self.pushed(world, region, worker, word, value - 1);
                 }
                 party != DIRECTOR
             }
@@ -207,14 +230,17 @@ impl Referee {
         }
     }
 
-    fn ticket_of(region: &Region<'_>, record: usize) -> u64 {
-        Request::of_client(&std::array::from_fn(|i| region.view(record + i))).ticket
+    fn request_of(region: &Region<'_>, record: usize) -> Request {
+        Request::of_client(&std::array::from_fn(|i| region.view(record + i)))
     }
 
-    /// A client's request stamp: the reply right goes to the director.
+    /// A client's request stamp: the reply right goes to the director. What is published again is where it was.
     fn published(&mut self, world: &World, region: &Region<'_>, record: usize) {
-        let ticket = Self::ticket_of(region, record);
+        let Request { ticket, flags, .. } = Self::request_of(region, record);
         let right = &mut self.rights[region.segment.session][(ticket % self.slots) as usize];
+        if flags & flag::AGAIN != 0 {
+            return;
+        }
         if *right != Right::Spent {
             let (held, party) = (*right, region.cpu.party);
             world.fail(|| format!("{} publishes ticket {ticket}, but {held:?} is out", name(party)));
@@ -223,8 +249,12 @@ impl Referee {
     }
 
     /// A work record's stamp: the right goes to the worker.
-    fn pushed(&mut self, world: &World, region: &Region<'_>, worker: usize, record: usize) {
-        let ticket = Self::ticket_of(region, record);
+    fn pushed(&mut self, world: &World, region: &Region<'_>, worker: usize, record: usize, position: u64) {
+        let ticket = Self::request_of(region, record).ticket;
+        let last = self.positions.insert(region.segment.session, position);
+        if last.is_some_and(|last| last >= position) {
+            world.fail(|| format!("position {position} is used again, after {last:?}, at {}", name(worker)));
+        }
         let tag = region.view(record + 2) >> 48;
         let Some(session) = self.ids.iter().position(|id| id & 0xffff == tag) else {
             return world.fail(|| format!("a record for session {tag:#x}, which is nobody's"));
@@ -234,7 +264,7 @@ impl Referee {
             let held = *right;
             world.fail(|| format!("ticket {ticket} of session {session} is pushed, but {held:?}"));
         }
-        *right = Right::Worker(ticket, worker);
+        *right = Right::Worker(ticket, worker, (region.segment.session as u64, position));
     }
 
     /// A word of a reply slot.
@@ -247,7 +277,7 @@ impl Referee {
         }
         let ticket = match right {
             Right::Director(ticket) if party == DIRECTOR => ticket,
-            Right::Worker(ticket, holder) if party == holder => ticket,
+            Right::Worker(ticket, holder, _) if party == holder => ticket,
             _ => {
                 return world.fail(|| {
                     format!("{} writes reply slot {slot} of session {session}, but {right:?}", name(party))
@@ -265,6 +295,7 @@ impl Referee {
         let record = shape.inbox().replies + word;
         let head = ReplyHead::of(&std::array::from_fn(|i| region.view(record + i)));
         match Status::from_number(head.status) {
+            Some(Status::NotBegun) if world.epoch.get() > 1 => world.saw(Seen::NotBegunGivenBack),
             Some(Status::NotBegun) => world.saw(Seen::NotBegunRetried),
             Some(Status::Cancelled) => world.saw(Seen::CancelledUnrun),
             Some(Status::DeadlineExceeded) => world.saw(Seen::DeadlineUnrun),
@@ -283,5 +314,28 @@ impl Referee {
         let open = self.calls.iter().enumerate().filter(|(_, c)| c.ended.is_none());
         let calls: Vec<String> = open.map(|(id, c)| format!("call {id} (started {})", c.started)).collect();
         format!("open: {}; rights by session: {:?}", calls.join(", "), self.rights)
+    }
+}
+
+/// Why a call may not end so: where nothing went wrong for a worker, directors' deaths alone cost no call anything.
+fn not_allowed(world: &World, call: &Call, status: Status) -> Option<&'static str> {
+    let met = |any: &[Seen]| any.iter().any(|&what| world.has_seen(what));
+    let has_route = call.operation < 3 && call.has_route;
+    match status {
+        Status::WorkerDied | Status::MayHaveRun if world.plan.gentle => {
+            Some("no worker has died or come too late")
+        }
+        Status::WorkerDied if !met(&[Seen::WorkerKilled, Seen::WorkerEnded]) => Some("every worker lives"),
+        Status::MayHaveRun
+            if !met(&[Seen::WorkerHung, Seen::WorkerMissed, Seen::Unreadable, Seen::SessionRefused]) =>
+        {
+            Some("everybody was there in time")
+        }
+        Status::NoSuchService | Status::NoWorker if world.plan.gentle && has_route => {
+            Some("there are workers")
+        }
+        Status::Busy if world.plan.gentle => Some("there is room"),
+        Status::DirectorGone if world.plan.gentle => Some("there was a next director"),
+        _ => None,
     }
 }

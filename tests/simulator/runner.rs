@@ -5,10 +5,11 @@ use std::rc::Rc;
 
 use corosensei::stack::DefaultStack;
 use corosensei::{Coroutine, CoroutineResult};
+use fastrand::Rng;
 
 use crate::simulator::coverage::{Coverage, Seen};
 use crate::simulator::memory::Cpu;
-use crate::simulator::plan::{CLIENTS, DIRECTOR, FIRST_WORKERS, Mutation, PARTIES, WORKERS};
+use crate::simulator::plan::{CLIENTS, DIRECTOR, Mutation, PARTIES, Plan, WORKERS};
 use crate::simulator::world::{State, ToDirector, World, name};
 use crate::simulator::{client, director, worker};
 
@@ -23,20 +24,35 @@ type Party = Coroutine<(), (), (), DefaultStack>;
 #[derive(Default)]
 pub struct Runner {
     stacks: Vec<DefaultStack>,
+    /// Whether a director died in the last schedule.
+    pub director_died: bool,
+    /// The same of a worker.
+    pub worker_died: bool,
     pub coverage: Coverage,
 }
 
 impl Runner {
     /// Runs one schedule. `Err` says which promise it broke.
     pub fn run(&mut self, seed: u64, mutation: Mutation, trace: bool) -> Result<(), String> {
-        let world = Rc::new(World::new(seed, mutation, trace));
+        let mut rng = Rng::with_seed(seed);
+        let plan = Plan::new(&mut rng, mutation);
+        self.run_plan(plan, rng, trace)
+    }
+
+    /// Runs one schedule of this plan.
+    pub fn run_plan(&mut self, plan: Plan, rng: Rng, trace: bool) -> Result<(), String> {
+        let world = Rc::new(World::new(plan, rng, trace));
         if trace {
             eprintln!("{:#?}", world.plan);
         }
         if world.plan.store_buffers {
             world.saw(Seen::StoreBuffers);
         }
-        let parties = [DIRECTOR].into_iter().chain(CLIENTS).chain(FIRST_WORKERS);
+        if world.plan.gentle {
+            world.saw(Seen::Gentle);
+        }
+        let clients = CLIENTS.take(world.plan.clients);
+        let parties = [DIRECTOR].into_iter().chain(clients).chain(WORKERS.take(world.plan.workers));
         parties.for_each(|party| world.places[party].state.set(State::Runs));
         let mut coroutines: [Option<Party>; PARTIES] = std::array::from_fn(|_| None);
 
@@ -53,6 +69,8 @@ impl Runner {
         for coroutine in coroutines.iter_mut() {
             self.end(coroutine);
         }
+        self.director_died = world.has_seen(Seen::DirectorKilled);
+        self.worker_died = world.has_seen(Seen::WorkerKilled);
         self.coverage.add(world.seen.get(), world.steps.get());
         world.failure.take().map_or(Ok(()), Err)
     }
@@ -71,7 +89,12 @@ impl Runner {
         world.burst.set(world.below(u64::from(world.plan.burst_max)) as u32);
         let running = coroutine.get_or_insert_with(|| self.begin(world, party));
         match catch_unwind(AssertUnwindSafe(|| running.resume(()))) {
-            Ok(CoroutineResult::Yield(())) if place.state.get() == State::Killed => self.end(coroutine),
+            Ok(CoroutineResult::Yield(())) if place.state.get() == State::Killed => {
+                self.end(coroutine);
+                if party == DIRECTOR {
+                    world.succeed_director();
+                }
+            }
             Ok(CoroutineResult::Yield(())) => {}
             Ok(CoroutineResult::Return(())) => {
                 place.state.set(State::Ended);
@@ -179,7 +202,7 @@ fn close(world: &World) -> bool {
         return false;
     }
     let load = world.load.get();
-    if load.sessions > 0 && !world.hung_for_ever.get() && !world.director_is_dead() {
+    if load.sessions > 0 && !world.hung_for_ever.get() && !world.is_orphaned() {
         world.fail(|| format!("no client is left, but sessions are: {load:?}"));
     }
     world.closing.set(true);
@@ -193,8 +216,13 @@ fn check_rest(world: &World) {
     if let Some(party) = (1..PARTIES).find(|&party| !has_ended(world, party) && !hangs(party)) {
         return world.fail(|| format!("{} never ends: {}", name(party), state_of(world)));
     }
-    if world.director_is_dead() {
+    if world.is_orphaned() {
         return;
+    }
+    let left: Vec<u64> =
+        world.links.borrow().iter().filter(|(_, l)| !hangs(l.party)).map(|(&worker, _)| worker).collect();
+    if !left.is_empty() && !world.has_seen(Seen::Unreadable) {
+        return world.fail(|| format!("links are left over, of workers {left:x?}"));
     }
     let load = world.load.get();
     let left = load.backlog + load.hot + load.waiting;

@@ -1,5 +1,7 @@
 //! A worker: it keeps a few requests begun, answers them in any order, and changes its mind about what it provides.
 
+use std::rc::Rc;
+
 use trine::Status;
 use trine::core::{Party, Turn, block_on};
 use trine::layout::{Place, ReplyHead, flag, place, reply_flag, reply_place};
@@ -40,6 +42,7 @@ impl Effects for Hands<'_> {
 
 /// A request that runs.
 struct Running {
+    side: usize,
     begun: Begun,
     call: u64,
     until_ns: u64,
@@ -47,7 +50,14 @@ struct Running {
 
 struct Worker<'c> {
     cpu: &'c Cpu<'c>,
-    core: WorkerCore<Sim<'c>>,
+    /// The last one is attached; the others answer what they have begun.
+    sides: Vec<WorkerCore<Sim<'c>>>,
+    page: Rc<Segment>,
+    /// There is a director, as far as it knows.
+    attached: bool,
+    /// It has said where it stands.
+    stopped: bool,
+    look_at_ns: u64,
     fx: Hands<'c>,
     running: Vec<Running>,
     /// Where the numbers of each service's operations begin.
@@ -65,38 +75,60 @@ struct Worker<'c> {
 }
 
 /// Runs a worker from its attachment to its end.
-pub fn run(cpu: &Cpu<'_>) {
+pub fn run<'c>(cpu: &'c Cpu<'c>) {
     let world = &cpu.world;
-    let shape = world.plan.work;
-    let page = Segment::new(Role::Page(cpu.party, shape), 0);
-    world.send_director(cpu.party, ToDirector::AttachWorker { shape, page: page.clone() });
-    let Some(ToPeer::WorkerAttached { id, start, work }) = world.answer_of_director(cpu) else { return };
+    let (page, side) = loop {
+        if world.closing.get() || !world.connect_at_last(cpu) {
+            return;
+        }
+        if let Some(attached) = attach(cpu) {
+            break attached;
+        }
+    };
     let base = (cpu.party * 10) as u16;
+    let stays = world.plan.gentle || world.plan.one_call;
     let mut worker = Worker {
         cpu,
-        core: WorkerCore::new(id, shape, start, cpu.map(&work), cpu.map(&page)),
+        sides: vec![side],
+        page,
+        attached: true,
+        stopped: false,
+        look_at_ns: 0,
         fx: Hands { cpu, clients: Vec::new() },
         running: Vec::new(),
         first: [base, base + 5],
         provides: [false; 2],
         answered: 0,
-        leaves_after: if world.chance(15) { world.below(10) as u32 } else { u32::MAX },
+        leaves_after: if !stays && world.chance(15) { world.below(10) as u32 } else { u32::MAX },
         leaving: false,
         serves_to_the_end: world.chance(70),
         evicted: false,
         late: None,
     };
     worker.provide(0);
-    if world.chance(60) {
+    if stays || world.chance(60) {
         worker.provide(1);
     }
     block_on(&mut worker, &mut SimOs { cpu, yields: 0 });
-    let in_order = !world.places[cpu.party].evicted.get();
+    let in_order = worker.attached && !worker.evicted;
     if in_order {
         world.saw(Seen::WorkerLeft);
+        world.send_director(cpu.party, ToDirector::Leave);
     }
-    world.send_director(cpu.party, if in_order { ToDirector::Leave } else { ToDirector::Dead });
+    world.saw(Seen::WorkerEnded);
+    world.notify_director(cpu.party, ToDirector::Dead);
     world.replace(cpu.party);
+}
+
+/// Attaches with fresh memory. `None`: the director went away.
+fn attach<'c>(cpu: &'c Cpu<'c>) -> Option<(Rc<Segment>, WorkerCore<Sim<'c>>)> {
+    let (world, shape) = (&cpu.world, cpu.world.plan.work);
+    let page = Segment::new(Role::Page(cpu.party, shape), 0);
+    let present = ToDirector::AttachWorker { id: 0, taken: 0, shape, page: page.clone() };
+    world.send_director(cpu.party, present);
+    let ToPeer::WorkerAttached { id, start, work } = world.answer_of_director(cpu)? else { return None };
+    let core = WorkerCore::new(id, shape, start, cpu.map(&work), cpu.map(&page));
+    Some((page, core))
 }
 
 impl Party for Worker<'_> {
@@ -108,8 +140,15 @@ impl Party for Worker<'_> {
             self.handle(message);
         }
         self.evicted |= world.places[self.cpu.party].evicted.get() && world.chance(30);
-        if world.closing.get() || world.director_is_dead() || self.answered >= self.leaves_after {
+        if self.attached && !world.is_connected(self.cpu.party) {
+            world.note(self.cpu.party, || "has lost its director".into());
+            (self.attached, self.evicted, self.look_at_ns) = (false, false, now_ns);
+        }
+        if world.closing.get() || self.answered >= self.leaves_after {
             self.leaving = true;
+        }
+        if !self.attached && !self.leaving && now_ns >= self.look_at_ns {
+            self.look_for_director(now_ns);
         }
         if let Some(i) = self.ready(now_ns) {
             self.answer(i);
@@ -117,26 +156,101 @@ impl Party for Worker<'_> {
         }
         let may_take = self.running.len() < world.plan.keep;
         let goes = self.leaving || self.evicted;
-        if may_take && (!goes || self.serves_to_the_end && self.core.is_ready()) {
+        if may_take && (!goes || self.serves_to_the_end && !self.stopped && self.core().is_ready()) {
             return self.take(now_ns);
         }
         if goes && self.running.is_empty() { Turn::Done(()) } else { Turn::Idle }
     }
 
     fn park(&mut self) {
-        self.core.park();
+        self.core_mut().park();
     }
 
     fn awake(&mut self) {
-        self.core.awake();
+        self.core_mut().awake();
     }
 
     fn wake_at_ns(&self) -> u64 {
-        self.running.iter().map(|r| r.until_ns).min().unwrap_or(u64::MAX)
+        let ready_ns = self.running.iter().map(|r| r.until_ns).min().unwrap_or(u64::MAX);
+        if self.attached || self.leaving { ready_ns } else { ready_ns.min(self.look_at_ns) }
     }
 }
 
-impl Worker<'_> {
+impl<'c> Worker<'c> {
+    fn core(&self) -> &WorkerCore<Sim<'c>> {
+        &self.sides[self.sides.len() - 1]
+    }
+
+    fn core_mut(&mut self) -> &mut WorkerCore<Sim<'c>> {
+        let last = self.sides.len() - 1;
+        &mut self.sides[last]
+    }
+
+    /// Without a director: presents itself to the next one, which may not know it; then it begins anew.
+    fn look_for_director(&mut self, now_ns: u64) {
+        let world = &self.cpu.world;
+        if world.chance(world.plan.mishaps) {
+            self.cpu.sleep(now_ns + world.some_ns(2 * world.plan.window));
+        }
+        self.look_at_ns = world.look_again_ns();
+        if !world.connect(self.cpu.party) {
+            return;
+        }
+        let attached = match self.come_back() {
+            Some(true) => Some(()),
+            Some(false) => self.begin_anew(),
+            None => None,
+        };
+        self.attached = attached.is_some() && self.cpu.world.is_connected(self.cpu.party);
+        if !self.attached {
+            return;
+        }
+        for which in 0..SERVICES.len() {
+            if self.provides[which] {
+                self.provide(which);
+            }
+        }
+        self.tell(ToDirector::Republished);
+    }
+
+    /// From here on nothing is taken from the old ring, whatever becomes of this director. Returns whether that one
+    /// knew it; `None` if it went away.
+    fn come_back(&mut self) -> Option<bool> {
+        let (cpu, world) = (self.cpu, &self.cpu.world);
+        let (id, shape, page) = (self.core().id(), world.plan.work, self.page.clone());
+        let keeps_taking = world.plan.mutation == Mutation::KeepsTaking;
+        let taken = if keeps_taking {
+            cpu.map(&page).view(shape.progress().taken)
+        } else {
+            self.stopped = true;
+            self.core_mut().stop_taking()
+        };
+        world.referee.borrow_mut().stopped(id, taken);
+        let present = ToDirector::AttachWorker { id, taken, shape, page };
+        world.send_director(cpu.party, present);
+        if keeps_taking {
+            let _ = self.take(world.now_ns.get());
+        }
+        let ToPeer::WorkerAttached { start, work, .. } = world.answer_of_director(cpu)? else {
+            return Some(false);
+        };
+        self.core_mut().resume(start, cpu.map(&work));
+        self.stopped = false;
+        Some(true)
+    }
+
+    fn begin_anew(&mut self) -> Option<()> {
+        self.cpu.world.note(self.cpu.party, || "begins anew".into());
+        if !self.cpu.world.connect(self.cpu.party) {
+            return None;
+        }
+        let (page, side) = attach(self.cpu)?;
+        self.page = page;
+        self.sides.push(side);
+        self.stopped = false;
+        Some(())
+    }
+
     fn tell(&self, message: ToDirector) {
         if !self.cpu.world.places[self.cpu.party].evicted.get() {
             self.cpu.world.send_director(self.cpu.party, message);
@@ -152,7 +266,7 @@ impl Worker<'_> {
     fn handle(&mut self, message: ToPeer) {
         let world = &self.cpu.world;
         match message {
-            ToPeer::Map { index, .. } if world.chance(5) => {
+            ToPeer::Map { index, .. } if !world.plan.gentle && world.chance(5) => {
                 world.saw(Seen::MappingRefused);
                 self.tell(ToDirector::Mapped { index, accepted: false });
             }
@@ -165,7 +279,7 @@ impl Worker<'_> {
                 self.tell(ToDirector::Mapped { index, accepted: true });
             }
             ToPeer::Unmap { index } => {
-                let unused = self.core.retire_session(index);
+                let unused = self.core_mut().retire_session(index);
                 if unused || world.plan.mutation == Mutation::EarlyUnmapped {
                     self.tell(ToDirector::Unmapped { index });
                 }
@@ -178,7 +292,8 @@ impl Worker<'_> {
         let ToPeer::Map { index, id, shape, outbox, inbox } = message else { return };
         let Role::Outbox(client, _) = outbox.role else { return };
         self.fx.clients.push((id, client));
-        self.core.map_session(index, id, shape, self.cpu.map(&outbox), self.cpu.map(&inbox));
+        let cpu = self.cpu;
+        self.core_mut().map_session(index, id, shape, cpu.map(&outbox), cpu.map(&inbox));
     }
 
     /// One of the requests whose run is over.
@@ -194,7 +309,8 @@ impl Worker<'_> {
 
     fn take(&mut self, now_ns: u64) -> Turn<()> {
         let world = &self.cpu.world;
-        let begun = match self.core.take(now_ns, &mut self.fx) {
+        let side = self.sides.len() - 1;
+        let begun = match self.sides[side].take(now_ns, &mut self.fx) {
             Ok(Taken::Begun(begun)) => begun,
             Ok(Taken::Skipped) => return Turn::Busy,
             Ok(Taken::Nothing) => {
@@ -219,14 +335,14 @@ impl Worker<'_> {
         world.note(self.cpu.party, || format!("runs call {call}"));
         world.referee.borrow_mut().started(world, self.cpu.party, call, operation);
         let until_ns = world.now_ns.get() + world.some_ns(world.plan.work_steps);
-        self.running.push(Running { begun, call, until_ns });
+        self.running.push(Running { side, begun, call, until_ns });
         Turn::Busy
     }
 
     fn answer(&mut self, i: usize) {
         let world = &self.cpu.world;
-        let Running { begun, call, .. } = self.running.swap_remove(i);
-        if self.core.is_cancelled(&begun) {
+        let Running { side, begun, call, .. } = self.running.swap_remove(i);
+        if self.sides[side].is_cancelled(&begun) {
             world.saw(Seen::AnsweredAfterGivenUp);
         }
         let traced = begun.request.flags & flag::TRACED != 0;
@@ -240,11 +356,14 @@ impl Worker<'_> {
             record[at + i as usize] = answer_word(call, i);
         }
         world.note(self.cpu.party, || format!("answers call {call}: {status}"));
-        if let Some(index) = self.core.reply(begun, head, &mut record, &mut self.fx) {
+        let unmapped = self.sides[side].reply(begun, head, &mut record, &mut self.fx);
+        if let Some(index) = unmapped
+            && side + 1 == self.sides.len()
+        {
             self.tell(ToDirector::Unmapped { index });
         }
         self.answered += 1;
-        if world.chance(8) {
+        if !world.plan.gentle && world.chance(8) {
             self.change_its_mind();
         }
     }

@@ -8,7 +8,7 @@
 //! is none either, the machine is at rest, and whatever has not ended hangs.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use trine::core::Os;
@@ -40,7 +40,10 @@ pub enum State {
 
 /// What goes to the director over a peer's socket, or about the peer from the kernel.
 pub enum ToDirector {
+    /// With the id that an earlier director gave, or 0.
     AttachSession {
+        id: u64,
+        published: u64,
         shape: SessionShape,
         outbox: Rc<Segment>,
         inbox: Rc<Segment>,
@@ -51,10 +54,15 @@ pub enum ToDirector {
         operation: &'static str,
     },
     CloseSession,
+    /// The same of a worker; `taken` is where it stands.
     AttachWorker {
+        id: u64,
+        taken: u64,
         shape: WorkShape,
         page: Rc<Segment>,
     },
+    /// All that was unanswered is published again, or all that was provided is told again.
+    Republished,
     Provide {
         service: &'static str,
         first: u16,
@@ -80,15 +88,40 @@ pub enum ToDirector {
 
 /// What the director sends.
 pub enum ToPeer {
-    Attached { id: u64 },
-    RouteOpened { status: Status },
-    WorkerAttached { id: u64, start: u64, work: Rc<Segment> },
-    Map { index: u16, id: u64, shape: SessionShape, outbox: Rc<Segment>, inbox: Rc<Segment> },
-    Unmap { index: u16 },
+    Attached {
+        id: u64,
+    },
+    /// It does not know whoever says that he was here before.
+    Refused,
+    RouteOpened {
+        status: Status,
+    },
+    WorkerAttached {
+        id: u64,
+        start: u64,
+        work: Rc<Segment>,
+    },
+    Map {
+        index: u16,
+        id: u64,
+        shape: SessionShape,
+        outbox: Rc<Segment>,
+        inbox: Rc<Segment>,
+    },
+    Unmap {
+        index: u16,
+    },
 }
 
 /// A socket's one direction: messages with the time at which they arrive, in order.
 pub type Mail<T> = RefCell<VecDeque<(u64, T)>>;
+
+/// What a link in the runtime folder leads to: all that a director leaves behind.
+#[derive(Clone)]
+pub struct Linked {
+    pub party: usize,
+    pub segment: Rc<Segment>,
+}
 
 /// The outside of a party.
 pub struct Place {
@@ -96,6 +129,8 @@ pub struct Place {
     pub until_ns: Cell<u64>,
     pub rung: Cell<bool>,
     pub fate: Cell<Fate>,
+    /// The director that its socket leads to.
+    pub connection: Cell<u64>,
     /// The director takes it for gone: its socket is closed.
     pub evicted: Cell<bool>,
     /// Sleeps in a row until a time that had passed.
@@ -124,6 +159,20 @@ pub struct World {
     pub parking: Cell<bool>,
     /// A worker will never move again, nor die.
     pub hung_for_ever: Cell<bool>,
+    /// Slots that somebody waits for may never come back.
+    pub slots_lost: Cell<bool>,
+    /// A director waited in vain for a worker that lives.
+    pub missed: Cell<bool>,
+    /// The director of this number runs, or was the last that did.
+    pub epoch: Cell<u64>,
+    /// It does.
+    pub is_up: Cell<bool>,
+    /// Until then it waits for those who lived under the last.
+    pub window_ends_ns: Cell<u64>,
+    /// It can be connected to.
+    pub listens: Cell<bool>,
+    /// By worker's id.
+    pub links: RefCell<BTreeMap<u64, Linked>>,
     pub load: Cell<Load>,
     pub seen: Cell<u64>,
     pub failure: RefCell<Option<String>>,
@@ -132,14 +181,13 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64, mutation: Mutation, trace: bool) -> World {
-        let mut rng = fastrand::Rng::with_seed(seed);
-        let plan = Plan::new(&mut rng, mutation);
+    pub fn new(plan: Plan, rng: fastrand::Rng, trace: bool) -> World {
         let place = |i: usize| Place {
             state: Cell::new(State::Absent),
             until_ns: Cell::new(0),
             rung: Cell::new(false),
             fate: Cell::new(plan.fates[i]),
+            connection: Cell::new(0),
             evicted: Cell::new(false),
             sleepless: Cell::new(0),
             waits_for: Cell::new(""),
@@ -157,6 +205,13 @@ impl World {
             closing: Cell::new(false),
             parking: Cell::new(false),
             hung_for_ever: Cell::new(false),
+            slots_lost: Cell::new(false),
+            missed: Cell::new(false),
+            epoch: Cell::new(0),
+            is_up: Cell::new(false),
+            window_ends_ns: Cell::new(0),
+            listens: Cell::new(false),
+            links: RefCell::default(),
             load: Cell::default(),
             seen: Cell::new(0),
             failure: RefCell::default(),
@@ -183,6 +238,10 @@ impl World {
 
     pub fn saw(&self, what: Seen) {
         self.seen.set(self.seen.get() | 1 << what as u32);
+    }
+
+    pub fn has_seen(&self, what: Seen) -> bool {
+        self.seen.get() >> what as u32 & 1 == 1
     }
 
     /// A promise is broken: the first one ends the schedule.
@@ -238,6 +297,12 @@ impl World {
         self.hung_for_ever.set(true);
         self.saw(Seen::WorkerHungForEver);
         self.places[worker].until_ns.set(u64::MAX);
+        self.lose_slots();
+    }
+
+    /// Whoever waits for slots may wait in vain.
+    pub fn lose_slots(&self) {
+        self.slots_lost.set(true);
         for client in CLIENTS {
             let waits_for_slots = self.places[client].waits_for.get().contains("slot");
             self.places[client].rung.set(self.places[client].rung.get() || waits_for_slots);
@@ -249,8 +314,35 @@ impl World {
         mail.borrow().back().map_or(earliest, |&(due, _)| due.max(earliest))
     }
 
+    /// Sends over a socket: to nobody, if the director at its other end is dead.
     pub fn send_director(&self, from: usize, message: ToDirector) {
         self.drain(from);
+        if self.is_connected(from) {
+            self.notify_director(from, message);
+        }
+    }
+
+    /// Whether a party's socket leads to a director that runs.
+    pub fn is_connected(&self, party: usize) -> bool {
+        self.is_up.get() && self.places[party].connection.get() == self.epoch.get()
+    }
+
+    /// Connects to the director, if there is one that listens.
+    pub fn connect(&self, party: usize) -> bool {
+        let listens = self.listens.get();
+        if listens {
+            self.places[party].to_peer.borrow_mut().clear();
+            self.places[party].connection.set(self.epoch.get());
+            self.places[party].evicted.set(false);
+        }
+        listens
+    }
+
+    /// What the kernel tells a director, if one runs.
+    pub fn notify_director(&self, from: usize, message: ToDirector) {
+        if !self.is_up.get() {
+            return;
+        }
         let mail = &self.places[from].to_director;
         let due = self.due(mail);
         mail.borrow_mut().push_back((due, message));
@@ -275,6 +367,9 @@ impl World {
         let place = &self.places[party];
         let front = |mail: &Place| mail.to_director.borrow().front().map_or(u64::MAX, |m| m.0);
         if party == DIRECTOR {
+            if !self.is_up.get() {
+                return place.until_ns.get();
+            }
             if self.bells.iter().any(Cell::get) {
                 return 0;
             }
@@ -304,32 +399,93 @@ impl World {
         self.places[party].state.set(State::Killed);
         self.note(party, || "is killed".into());
         if party == DIRECTOR {
-            // Everybody's socket says so.
-            self.saw(Seen::DirectorKilled);
-            return self.places.iter().for_each(|place| place.rung.set(true));
+            return self.kill_director();
         }
         self.saw(if CLIENTS.contains(&party) { Seen::ClientKilled } else { Seen::WorkerKilled });
         if self.chance(30) {
             self.places[party].to_director.borrow_mut().clear();
         }
-        self.send_director(party, ToDirector::Dead);
+        self.notify_director(party, ToDirector::Dead);
         self.replace(party);
     }
 
-    /// Whether the director is dead, as its peers see on their sockets.
-    pub fn director_is_dead(&self) -> bool {
+    /// What it has linked stays; sockets close, and what peers have sent is lost.
+    fn kill_director(&self) {
+        self.saw(Seen::DirectorKilled);
+        if self.epoch.get() > 1 && self.now_ns.get() < self.window_ends_ns.get() {
+            self.saw(Seen::KilledWhileRecovering);
+        }
+        [&self.is_up, &self.listens, &self.parking].iter().for_each(|is| is.set(false));
+        self.load.set(Load::default());
+        self.bells.iter().for_each(|bell| bell.set(false));
+        for place in &self.places {
+            place.to_director.borrow_mut().clear();
+            place.evicted.set(false);
+            place.rung.set(true);
+        }
+    }
+
+    /// After a director's death: perhaps the next one starts, after a while.
+    pub fn succeed_director(&self) {
+        let Some(&fate) = self.plan.successors.get(self.epoch.get().saturating_sub(1) as usize) else {
+            return self.lose_slots();
+        };
+        let place = &self.places[DIRECTOR];
+        place.fate.set(fate);
+        place.until_ns.set(self.now_ns.get() + self.some_ns(300));
+        place.state.set(State::Sleeps);
+    }
+
+    /// Whether there is no director, and never will be.
+    pub fn is_orphaned(&self) -> bool {
         self.places[DIRECTOR].state.get() == State::Killed
     }
 
-    /// The director's next message. `None`: there is no director any more.
+    /// A director starts.
+    pub fn start_director(&self) {
+        self.epoch.set(self.epoch.get() + 1);
+        self.is_up.set(true);
+    }
+
+    /// How long a party waits before it looks for a director again.
+    pub fn look_again_ns(&self) -> u64 {
+        if self.is_orphaned() {
+            u64::MAX
+        } else {
+            self.now_ns.get() + (self.plan.look + self.below(50)) * self.plan.step_ns
+        }
+    }
+
+    /// How long a client looks for a director before its calls end.
+    pub fn gone_after_ns(&self) -> u64 {
+        2_000 * self.plan.step_ns
+    }
+
+    /// The director's next message. `None`: it is gone.
     pub fn answer_of_director(&self, cpu: &Cpu<'_>) -> Option<ToPeer> {
         loop {
             match self.receive(&self.places[cpu.party].to_peer) {
                 Some(message) => return Some(message),
-                None if self.director_is_dead() => return None,
-                None => cpu.sleep(u64::MAX),
+                None if self.is_connected(cpu.party) || self.has_mail(cpu.party) => cpu.sleep(u64::MAX),
+                None => return None,
             }
         }
+    }
+
+    /// Whether its socket has something to read, soon.
+    fn has_mail(&self, party: usize) -> bool {
+        !self.places[party].to_peer.borrow().is_empty()
+    }
+
+    /// Blocks until there is a director that listens. Returns whether there is one.
+    pub fn connect_at_last(&self, cpu: &Cpu<'_>) -> bool {
+        while !self.connect(cpu.party) {
+            if self.is_orphaned() {
+                return false;
+            }
+            cpu.sleep(self.look_again_ns());
+        }
+        true
     }
 
     /// A worker has gone: perhaps another comes.
