@@ -15,6 +15,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 use super::earlier;
 use super::link::{Connection, Link, NewSession, NewWorker, ToControl, ToData};
+use super::names::{Names, hash_of};
 use crate::control::folder::{Credentials, RuntimeFolder};
 use crate::control::message::{FromDirector, Role, ToDirector};
 use crate::control::socket::{Channel, Listener, Received};
@@ -100,6 +101,8 @@ pub struct Control {
     exhausted: bool,
     epoll: Epoll,
     peers: HashMap<Connection, Peer>,
+    /// Keys that are names.
+    names: Names,
     next_connection: Connection,
     next_session: u64,
     next_worker: u64,
@@ -121,6 +124,7 @@ impl Control {
             listener: Some(listener),
             exhausted: false,
             peers: HashMap::new(),
+            names: Names::new(hash_of(folder.name_hasher())),
             next_connection: FIRST_CONNECTION,
             // Above all that an earlier director gave.
             next_session: (folder.epoch() << 32) + 1,
@@ -273,6 +277,29 @@ impl Control {
             }
             (Stage::Worker(_), ToDirector::SessionUnmapped { index }) => {
                 self.pass_on(ToData::SessionUnmapped { from, index })
+            }
+            (Stage::Session(_) | Stage::Worker(_), ToDirector::NameKey { name }) => {
+                let (status, word) = match self.names.key(from, &name) {
+                    Ok(word) => (Status::Ok, word),
+                    Err(status) => (status, 0),
+                };
+                self.send(from, FromDirector::KeyNamed { status, word }, Vec::new());
+                Ok(())
+            }
+            (Stage::Worker(_), ToDirector::Register { service, first, operations, options }) => {
+                self.pass_on(ToData::Register { from, service, first, operations, options })
+            }
+            (Stage::Worker(_), ToDirector::Change { service, changes }) => {
+                self.pass_on(ToData::Change { from, service, changes })
+            }
+            (Stage::Worker(_), ToDirector::Yielded { service, resource }) => {
+                self.pass_on(ToData::Yielded { from, service, resource })
+            }
+            (Stage::Worker(_), ToDirector::Drain { worker: 0 }) => {
+                self.pass_on(ToData::Drain { from, worker: 0 })
+            }
+            (Stage::Greeted(Role::Monitor), ToDirector::Drain { worker: worker @ 1.. }) => {
+                self.pass_on(ToData::Drain { from, worker })
             }
             (Stage::Worker(_), ToDirector::Leave { .. }) => self.pass_on(ToData::Leave(from)),
             (_, message) => {
@@ -533,6 +560,7 @@ impl Control {
             let _ = self.epoll.delete(&channel);
         }
         peer.unsent.clear();
+        self.names.forget(connection);
         if peer.attached {
             self.link.to_data.push(ToData::Closed(connection));
         } else {

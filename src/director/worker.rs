@@ -39,6 +39,8 @@ pub struct Flight {
 pub enum Standing {
     /// Yes.
     Serving,
+    /// It serves what its ring holds, and will leave: no.
+    Draining,
     /// It lives, but its socket is closed: no.
     Gone,
 }
@@ -68,6 +70,7 @@ pub struct Worker<M: Memory> {
     bell: Bell,
     wanted: Parking,
     control: u64,
+    rights: u64,
     indices: Indices,
     /// Whether something was pushed since it was last looked at for ringing.
     pub touched: bool,
@@ -101,6 +104,7 @@ impl<M: Memory> Worker<M> {
             bell: Bell::new(progress.waiting),
             wanted: Parking::new(at.wanted, 0),
             control: 0,
+            rights: 0,
             indices: Indices::default(),
             touched: false,
             sessions: 0,
@@ -134,6 +138,22 @@ impl<M: Memory> Worker<M> {
     #[inline]
     pub fn has_room(&self) -> bool {
         self.in_flight() < self.share()
+    }
+
+    /// Whether its ring has room for one more, whatever its share is.
+    #[inline]
+    pub fn has_slots(&self) -> bool {
+        self.in_flight() < self.share_max
+    }
+
+    /// Whether it is given new work.
+    pub fn is_serving(&self) -> bool {
+        self.standing == Standing::Serving
+    }
+
+    /// The position of the next record.
+    pub fn pushed(&self) -> u64 {
+        self.ring.next()
     }
 
     /// Looks how far it is, and sets its share by how quickly it got there.
@@ -216,6 +236,16 @@ impl<M: Memory> Worker<M> {
         self.control += 1;
         self.work.release();
         self.work.store(self.at.control, self.control);
+    }
+
+    /// A message about rights is on its way to it: its number, which stands in the segment before any record that is
+    /// pushed from now on.
+    pub fn count_rights(&mut self) -> u64 {
+        self.rights += 1;
+        self.work.release();
+        self.work.store(self.at.rights, self.rights);
+        self.count_control();
+        self.rights
     }
 
     /// An index for a session, if there is one left.
