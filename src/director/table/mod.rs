@@ -11,6 +11,7 @@
 
 pub mod rights;
 pub mod scope;
+mod singles;
 
 use std::collections::{HashMap, VecDeque};
 

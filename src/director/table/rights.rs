@@ -7,7 +7,7 @@
 //!    └── release, the same way; or W1 is dead: at once
 //! ```
 //! A holding is a *piece*: a single key, or a range of numbers. Pieces don't overlap, so a resource has one holder at
-//! any instant. Single keys lie in hash tables, many small ones, so that none takes long to grow; ranges in a tree.
+//! any instant. Single keys lie in a hash table, ranges in a tree.
 //! An ordered set of (holder, piece) tells what somebody holds, and what of it lies in a range.
 //!
 //! A dead holder's pieces are nobody's at once, because a piece names a *tenancy*, which ends with its worker; they
@@ -15,10 +15,10 @@
 //! that it is done, however long that takes.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
 
 use slab::Slab;
 
+use super::singles::Singles;
 use crate::error::Status;
 use crate::intervals::Intervals;
 use crate::limits;
@@ -32,6 +32,14 @@ impl Space {
     /// The space of a service's numbers, or of its names.
     pub fn new(service: usize, is_name: bool) -> Space {
         Space((service as u32) << 1 | u32::from(is_name))
+    }
+
+    pub(super) fn number(self) -> u32 {
+        self.0
+    }
+
+    pub(super) fn numbered(number: u32) -> Space {
+        Space(number)
     }
 
     /// Whose it is.
@@ -122,21 +130,10 @@ struct Claim {
     span: Span,
 }
 
-/// Tables of single keys: each is small enough to grow in the length of a turn.
-const SHARDS: usize = 1024;
-
-/// A single key, packed so that it takes 16 bytes with its holder.
-type Single = [u32; 3];
-
-fn single(space: Space, word: u64) -> Single {
-    [space.0, word as u32, (word >> 32) as u32]
-}
-
 /// All exclusive rights of a bus.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Rights {
-    hasher: RandomState,
-    shards: Vec<HashMap<Single, Held, Folded>>,
+    singles: Singles,
     ranges: HashMap<Space, Intervals<Held>>,
     /// (tenancy, space, first word) of every piece.
     owned: BTreeSet<(u32, Space, u64)>,
@@ -149,24 +146,6 @@ pub struct Rights {
     uses: HashMap<usize, usize>,
     dead: Vec<u32>,
     notices: Vec<Notice>,
-}
-
-impl Default for Rights {
-    fn default() -> Self {
-        Rights {
-            hasher: RandomState::new(),
-            shards: Vec::new(),
-            ranges: HashMap::new(),
-            owned: BTreeSet::new(),
-            tenants: Slab::new(),
-            by_worker: HashMap::new(),
-            claims: HashMap::new(),
-            claimed: 0,
-            uses: HashMap::new(),
-            dead: Vec::new(),
-            notices: Vec::new(),
-        }
-    }
 }
 
 impl Rights {
@@ -183,23 +162,13 @@ impl Rights {
 
     #[inline]
     fn find(&self, space: Space, word: u64) -> Option<Held> {
-        if let Some(&held) = self.shard(space, word).and_then(|shard| shard.get(&single(space, word))) {
-            return Some(held);
+        if let Some(held) = self.singles.get(space, word) {
+            return Some(Held(held));
         }
         if self.ranges.is_empty() {
             return None;
         }
         self.ranges.get(&space)?.at(word).map(|(.., held)| held)
-    }
-
-    #[inline]
-    fn shard_of(&self, space: Space, word: u64) -> usize {
-        (self.hasher.hash_one(single(space, word)) >> 32) as usize % SHARDS
-    }
-
-    #[inline]
-    fn shard(&self, space: Space, word: u64) -> Option<&HashMap<Single, Held, Folded>> {
-        if self.shards.is_empty() { None } else { self.shards.get(self.shard_of(space, word)) }
     }
 
     /// The pieces that have something in common with a span; `None`: more than a change may touch.
@@ -212,8 +181,8 @@ impl Rights {
             found.extend(hit.map(|(first, last, held)| (Span { space, first, last }, held)));
         }
         let singles = |word| {
-            let held = self.shard(space, word)?.get(&single(space, word))?;
-            Some((Span { space, first: word, last: word }, *held))
+            let held = self.singles.get(space, word)?;
+            Some((Span { space, first: word, last: word }, Held(held)))
         };
         if span.is_single() {
             found.extend(singles(first));
@@ -229,12 +198,7 @@ impl Rights {
     fn insert(&mut self, span: Span, held: Held) {
         let Span { space, first, last } = span;
         if span.is_single() {
-            if self.shards.is_empty() {
-                self.shards =
-                    (0..SHARDS).map(|_| HashMap::with_hasher(Folded(self.hasher.clone()))).collect();
-            }
-            let shard = self.shard_of(space, first);
-            self.shards[shard].insert(single(space, first), held);
+            self.singles.insert(space, first, held.0);
         } else {
             self.ranges.entry(space).or_default().insert(first, last, held);
         }
@@ -246,8 +210,7 @@ impl Rights {
     fn remove(&mut self, span: Span, held: Held) {
         let Span { space, first, .. } = span;
         if span.is_single() {
-            let shard = self.shard_of(space, first);
-            self.shards[shard].remove(&single(space, first));
+            self.singles.remove(space, first);
         } else if let Some(ranges) = self.ranges.get_mut(&space) {
             ranges.remove(first);
             if ranges.is_empty() {
@@ -509,16 +472,5 @@ impl Rights {
     /// How many pieces are held, and how many claims wait.
     pub fn counts(&self) -> (usize, usize) {
         (self.owned.len(), self.claimed)
-    }
-}
-
-/// The same hash for finding the table and the place in it.
-#[derive(Clone, Debug)]
-struct Folded(RandomState);
-
-impl BuildHasher for Folded {
-    type Hasher = <RandomState as BuildHasher>::Hasher;
-    fn build_hasher(&self) -> Self::Hasher {
-        self.0.build_hasher()
     }
 }
