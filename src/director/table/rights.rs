@@ -145,6 +145,8 @@ pub struct Rights {
     /// Pieces and claims of each service.
     uses: HashMap<usize, usize>,
     dead: Vec<u32>,
+    /// Nothing is granted: somebody may hold what this table doesn't know of.
+    withheld: bool,
     notices: Vec<Notice>,
 }
 
@@ -288,6 +290,9 @@ impl Rights {
     fn grant_if_free(&mut self, claim: &Claim) -> bool {
         let Claim { worker, span } = *claim;
         let tenant = self.tenant_of(worker);
+        if self.withheld {
+            return false;
+        }
         // What has become more than a change may touch is granted when it has become less.
         let Some(pieces) = self.pieces(&span) else { return false };
         let mut free = true;
@@ -318,6 +323,30 @@ impl Rights {
     pub fn offer(&mut self, worker: usize, span: Span) -> bool {
         let claimed = self.claims.get(&span.space).is_some_and(|c| c.iter().any(|c| c.span.overlaps(&span)));
         !claimed && self.grant_if_free(&Claim { worker, span })
+    }
+
+    /// Grants nothing from now on, or again: after a director's restart, workers that hold something may not have
+    /// presented it yet. What is claimed meanwhile waits.
+    pub fn withhold(&mut self, withheld: bool) {
+        self.withheld = withheld;
+        if !withheld {
+            let spaces: Vec<Space> = self.claims.keys().copied().collect();
+            spaces.into_iter().for_each(|space| self.settle(space));
+        }
+    }
+
+    /// A worker presents what it held under an earlier director. Returns whether it holds it now: not, if another
+    /// living one has presented some of it.
+    pub fn present(&mut self, worker: usize, span: Span) -> bool {
+        let withheld = std::mem::replace(&mut self.withheld, false);
+        let others = |pieces: &Vec<(Span, Held)>| {
+            let holder = |held: &Held| self.tenants[held.tenant() as usize].worker;
+            pieces.iter().any(|(_, held)| holder(held).is_some_and(|holder| holder != worker))
+        };
+        let free = self.pieces(&span).is_some_and(|pieces| !others(&pieces));
+        let granted = free && self.grant_if_free(&Claim { worker, span });
+        self.withheld = withheld;
+        granted
     }
 
     /// A worker gives a span back: it is recalled like one that another wants. A claim of its own is dropped.
@@ -472,5 +501,51 @@ impl Rights {
     /// How many pieces are held, and how many claims wait.
     pub fn counts(&self) -> (usize, usize) {
         (self.owned.len(), self.claimed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn span(first: u64, last: u64) -> Span {
+        Span { space: Space::new(0, false), first, last }
+    }
+
+    #[test]
+    fn what_was_held_before_is_presented_before_anything_is_granted() {
+        let mut rights = Rights::default();
+        rights.withhold(true);
+        rights.claim(1, span(5, 5)).unwrap();
+        rights.claim(1, span(20, 20)).unwrap();
+        assert!(rights.present(2, span(0, 9)));
+        assert!(!rights.present(3, span(9, 12)), "another holds 9");
+        assert_eq!(rights.take_notices(), [Notice::Granted(2, span(0, 9))]);
+        rights.withhold(false);
+        let mut notices = rights.take_notices();
+        notices.sort_by_key(|notice| matches!(notice, Notice::Recalled(..)));
+        assert_eq!(notices, [Notice::Granted(1, span(20, 20)), Notice::Recalled(2, span(5, 5))]);
+        assert!(rights.yielded(2, span(5, 5)));
+        assert_eq!(rights.take_notices(), [Notice::Granted(1, span(5, 5))]);
+        assert_eq!(rights.holder(&span(6, 6)), Holder::Worker(2));
+    }
+
+    #[test]
+    fn there_are_quotas() {
+        let mut rights = Rights::default();
+        rights.claim(1, span(0, 0)).unwrap();
+        for _ in 0..2 {
+            rights.claim(2, span(0, 0)).unwrap(); // the same claim once more is the same claim
+        }
+        assert_eq!(rights.counts(), (1, 1));
+        for n in 1..limits::CLAIMS_MAX as u64 {
+            rights.claim(n as usize + 2, span(0, 0)).unwrap();
+        }
+        assert_eq!(rights.claim(9999, span(0, 0)), Err(Status::Busy));
+        let mut rights = Rights::default();
+        for n in 0..=limits::RESOURCES_PER_CHANGE as u64 {
+            rights.claim(1, span(2 * n, 2 * n)).unwrap();
+        }
+        assert_eq!(rights.claim(2, span(0, 1000)), Err(Status::Busy), "it meets too many holdings");
     }
 }
