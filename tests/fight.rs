@@ -90,15 +90,15 @@ fn worker(bus: &Bus, number: u64, log: &Arc<Log>) -> JoinHandle<()> {
                     log.note(began, number, key, What::Wrote(client, sequence, log.stamp()));
                     // Some are answered only later: a hand-over waits for them.
                     kept.push_back(request);
-                    if random(&mut state) % 4 > 0 {
+                    if !random(&mut state).is_multiple_of(4) {
                         kept.drain(..).for_each(|request| drop(request.reply(b"")));
                     }
                 }
                 Ok(None) => kept.drain(..).for_each(|request| drop(request.reply(b""))),
                 Err(error) => panic!("{error}"),
             }
-            if random(&mut state) % 8 == 0 {
-                let (key, range) = (random(&mut state) % RESOURCES, random(&mut state) % 4 == 0);
+            if random(&mut state).is_multiple_of(8) {
+                let (key, range) = (random(&mut state) % RESOURCES, random(&mut state).is_multiple_of(4));
                 let last = (key + random(&mut state) % 5).min(RESOURCES - 1);
                 let resource = if range { Resource::from(key..=last) } else { Resource::from(key) };
                 let done = match random(&mut state) % 4 {
