@@ -14,15 +14,21 @@ use trine::{
 struct Rig {
     _folder: tempfile::TempDir,
     bus: Bus,
-    _director: DirectorHandle,
+    director: Option<DirectorHandle>,
 }
 
 impl Rig {
     fn new() -> Rig {
         let folder = tempfile::tempdir().expect("a folder");
         let bus = Bus::at(folder.path());
-        let director = Director::new(&bus, DirectorOptions::default()).expect("a free bus");
-        Rig { _folder: folder, bus, _director: director.spawn().expect("a thread") }
+        let mut rig = Rig { _folder: folder, bus, director: None };
+        rig.start();
+        rig
+    }
+
+    fn start(&mut self) {
+        let director = Director::new(&self.bus, DirectorOptions::default()).expect("a free bus");
+        self.director = Some(director.spawn().expect("a thread"));
     }
 
     fn client(&self) -> Client {
@@ -389,4 +395,32 @@ fn classes_take_turns_and_none_starves() {
     // What was given out before the others came is the low ones' in any case.
     assert!(order[..last(0)].iter().filter(|&&class| class == 1).count() >= 1, "{order:?}");
     assert!(first(1) < last(0), "{order:?}");
+}
+
+#[test]
+fn rights_end_with_their_director_and_declarations_do_not() {
+    let mut rig = Rig::new();
+    let options = ServiceOptions::default().resource(0..=9).exclusive(Unheld::Error);
+    let worker = Serving::named(&rig.bus, "it", options);
+    let more = (100..300).collect::<Vec<u64>>();
+    for some in more.chunks(100) {
+        let declare = some.iter().fold(Changes::new(), |changes, &number| changes.declare(number));
+        worker.order(|worker| worker.change("store", declare)).expect("declared");
+    }
+    assert!(worker.order(|worker| worker.acquire("store", 3)).expect("granted"));
+    assert_eq!(worker.event(), gained(3));
+    rig.director.take().expect("running").stop().expect("stopped");
+    rig.start();
+    assert_eq!(worker.event(), lost(3));
+    assert_eq!(worker.order(|worker| worker.holds("store")), []);
+    let client = rig.client();
+    let who = client.route("store", "who").expect("provided again");
+    assert_eq!(ask(&client, who, 3), Err(Status::NotHeld));
+    // All that was declared is declared again: it can be withdrawn.
+    let withdraw = |numbers: &[u64]| numbers.iter().fold(Changes::new(), |c, &number| c.withdraw(number));
+    let (first, last) = (withdraw(&more[..100]), withdraw(&more[100..]));
+    worker.order(move |worker| worker.change("store", first)).expect("withdrawn");
+    worker.order(move |worker| worker.change("store", last.withdraw(0..=9))).expect("withdrawn");
+    assert!(worker.order(|worker| worker.acquire("store", 3)).expect("granted"));
+    assert_eq!(ask(&client, who, 3), Ok("it".into()));
 }
