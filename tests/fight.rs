@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -37,11 +37,12 @@ struct Entry {
     what: What,
 }
 
-#[derive(Default)]
 struct Log {
     clock: AtomicU64,
     entries: Mutex<Vec<Entry>>,
     done: AtomicBool,
+    /// Where the workers meet at the end: one that leaves loses what it holds without an event.
+    end: Barrier,
 }
 
 impl Log {
@@ -109,6 +110,7 @@ fn worker(bus: &Bus, number: u64, log: &Arc<Log>) -> JoinHandle<()> {
             }
         }
         kept.drain(..).for_each(|request| drop(request.reply(b"")));
+        log.end.wait();
     })
 }
 
@@ -169,7 +171,12 @@ fn no_resource_is_ever_written_by_two() {
     let bus = Bus::at(folder.path());
     let director = Director::new(&bus, DirectorOptions::default()).expect("a free bus");
     let _director = director.spawn().expect("a thread");
-    let log = Arc::new(Log::default());
+    let log = Arc::new(Log {
+        clock: AtomicU64::new(0),
+        entries: Mutex::default(),
+        done: AtomicBool::new(false),
+        end: Barrier::new(WORKERS as usize),
+    });
     let workers: Vec<_> = (0..WORKERS).map(|number| worker(&bus, number, &log)).collect();
     let clients: Vec<_> = (0..CLIENTS).map(|number| client(&bus, number)).collect();
     clients.into_iter().for_each(|client| client.join().expect("no panic"));
