@@ -7,6 +7,7 @@ use crate::error::Status;
 use crate::identity::Identity;
 use crate::layout::{HEAD, LINE, Place, flag, reply_flag, reply_place};
 use crate::memory::Rw;
+use crate::resource::Key;
 use crate::shared::Shared;
 use crate::waiting::to_instant;
 
@@ -66,6 +67,11 @@ impl<'w> Request<'w> {
     pub fn is(&self, operation: &str) -> bool {
         let names = self.worker.inner.borrow().names_of(self.key);
         names.is_some_and(|(_, o)| o.as_str() == operation)
+    }
+
+    /// The resource that it is about, if it names one.
+    pub fn key(&self) -> Option<Key> {
+        self.with(|_, begun| begun.request.resource()).flatten()
     }
 
     /// The payload.
