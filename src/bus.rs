@@ -85,6 +85,15 @@ impl Bus {
         crate::director::rows::ask(self)
     }
 
+    /// Gives a worker no new work: what it was given it still serves, then it leaves. Clients notice nothing. Blocks
+    /// for two round trips on a socket, not until the worker is gone.
+    ///
+    /// # Errors
+    /// As [`client`](Self::client); [`Error::Refused`] with NO_WORKER.
+    pub fn drain(&self, worker: u64) -> Result<(), Error> {
+        crate::director::rows::drain(self, worker)
+    }
+
     /// The socket at which its director listens.
     pub fn socket(&self) -> &Path {
         &self.socket

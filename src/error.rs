@@ -52,11 +52,19 @@ pub enum Status {
     NotBegun = 18,
     /// A peer broke the protocol.
     Fault = 19,
+    /// The resource needs a holder, and has none.
+    NotHeld = 20,
+    /// The resource was not declared, or not so.
+    NoSuchResource = 21,
+    /// A range upside down, a share that there is none of, two ranges that overlap, two names with one hash.
+    BadResource = 22,
+    /// There is no such part: a call to several workers had more tickets than it needed.
+    NoPart = 23,
 }
 
 impl Status {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Status; 20] = [
+    pub const ALL: [Status; 24] = [
         Status::Ok,
         Status::NoSuchService,
         Status::NoSuchOperation,
@@ -77,6 +85,10 @@ impl Status {
         Status::Forked,
         Status::NotBegun,
         Status::Fault,
+        Status::NotHeld,
+        Status::NoSuchResource,
+        Status::BadResource,
+        Status::NoPart,
     ];
 
     /// The status with this number, if there is one.
@@ -107,6 +119,10 @@ impl Status {
             Status::Forked => "FORKED",
             Status::NotBegun => "NOT_BEGUN",
             Status::Fault => "FAULT",
+            Status::NotHeld => "NOT_HELD",
+            Status::NoSuchResource => "NO_SUCH_RESOURCE",
+            Status::BadResource => "BAD_RESOURCE",
+            Status::NoPart => "NO_PART",
         }
     }
 
@@ -135,6 +151,12 @@ impl Status {
             Status::Forked => "this handle belongs to the parent process; connect anew after fork",
             Status::NotBegun => "no worker began it, however often it was tried",
             Status::Fault => "a peer broke the protocol",
+            Status::NotHeld => "no worker holds this resource now; try again later, or start one that does",
+            Status::NoSuchResource => "the resource was not declared so; withdraw it as it was declared",
+            Status::BadResource => {
+                "a range upside down or overlapping another, a share beyond the last, or a name whose hash is taken"
+            }
+            Status::NoPart => "there is no such part",
         }
     }
 
@@ -327,6 +349,9 @@ pub enum Error {
     /// A signal, or a stopper, ended the wait.
     #[error("interrupted")]
     Interrupted,
+    /// The worker was asked to drain, and has served its last request.
+    #[error("drained: there is no more work for this worker")]
+    Drained,
     /// The director broke the protocol.
     #[error("the director broke the protocol: {0}")]
     Fault(#[from] Fault),
@@ -381,7 +406,7 @@ impl Error {
             Error::Refused { status, .. } => *status,
             Error::ProtocolMismatch { .. } => Status::ProtocolMismatch,
             Error::Forked => Status::Forked,
-            Error::Interrupted => Status::Interrupted,
+            Error::Interrupted | Error::Drained => Status::Interrupted,
             Error::Fault(_) => Status::Fault,
             Error::System { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
                 Status::PermissionDenied

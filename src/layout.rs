@@ -15,6 +15,7 @@
 //! then neither end touches the other eight.
 
 use crate::limits;
+use crate::resource::Key;
 
 /// Words of a line, and of a record: 128 bytes.
 pub const LINE: usize = 16;
@@ -49,12 +50,18 @@ pub mod flag {
     pub const TRACED: u16 = 1 << 2;
     /// The reply buffer is at the offset in the record, not the slot's own.
     pub const REPLY_AT: u16 = 1 << 3;
+    /// The key is a name's hash, not a number.
+    pub const NAME_KEY: u16 = 1 << 4;
+    /// Goes before others that wait.
+    pub const HIGH: u16 = 1 << 5;
+    /// Goes after others that wait.
+    pub const LOW: u16 = 1 << 6;
     /// The ticket was published to an earlier director too: its ledgers say what has become of it.
     pub const AGAIN: u16 = 1 << 8;
     /// With `AGAIN`: its caller has given it up, so it is not to be dispatched.
     pub const QUARANTINED: u16 = 1 << 9;
     /// The flags that exist; a record with others is a fault.
-    pub const ALL: u16 = HAS_KEY | ONE_WAY | TRACED | REPLY_AT | AGAIN | QUARANTINED;
+    pub const ALL: u16 = HAS_KEY | ONE_WAY | TRACED | REPLY_AT | NAME_KEY | HIGH | LOW | AGAIN | QUARANTINED;
 }
 
 /// Where a payload of `len` bytes travels in a request with these flags.
@@ -169,6 +176,23 @@ impl Request {
     /// Changes the flags of a record in place.
     pub fn set_flags(r: &mut Record, set: u16, clear: u16) {
         r[2] = (r[2] | u64::from(set) << 32) & !(u64::from(clear) << 32);
+    }
+
+    /// The resource that it asks for, if it names one.
+    #[inline]
+    pub fn resource(&self) -> Option<Key> {
+        let is_name = self.flags & flag::NAME_KEY != 0;
+        (self.flags & flag::HAS_KEY != 0).then(|| Key::from_word(self.key, is_name))
+    }
+
+    /// Its class among those that wait: 0 goes first.
+    #[inline]
+    pub fn class(&self) -> usize {
+        match self.flags & (flag::HIGH | flag::LOW) {
+            0 => 1,
+            flag::LOW => 2,
+            _ => 0,
+        }
     }
 
     /// Whether the record's second half carries anything.
@@ -390,7 +414,8 @@ impl WorkShape {
         let ring = 4 * LINE;
         let ledger = ring + self.slots as usize * LINE;
         let words = up(ledger + self.slots as usize * LEDGER_ENTRY, PAGE);
-        Work { head: 0, control: WORK_CONTROL, wanted: 3 * LINE, ring, ledger, words }
+        let (control, rights) = (WORK_CONTROL, WORK_CONTROL + 1);
+        Work { head: 0, control, rights, wanted: 3 * LINE, ring, ledger, words }
     }
 
     /// The progress page: where its parts are.
@@ -415,6 +440,9 @@ pub struct Work {
     /// Counts the control messages sent to this worker, each once it can be read: so a worker that is busy reads its
     /// socket when there is one, and only then.
     pub control: usize,
+    /// Counts the messages about rights among them: a record is taken only when all that were counted before it
+    /// was pushed have been read.
+    pub rights: usize,
     /// The director's parking word for this worker: odd while it holds work back and waits for room.
     pub wanted: usize,
     /// S records.

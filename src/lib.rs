@@ -47,10 +47,12 @@ pub mod core;
 pub mod director;
 mod error;
 mod identity;
+mod intervals;
 pub mod layout;
 pub mod limits;
 #[allow(unsafe_code)]
 mod memory;
+pub mod resource;
 mod shared;
 mod waiting;
 pub mod worker;
@@ -62,7 +64,9 @@ pub use director::handle::{Director, DirectorHandle, DirectorOptions, DirectorSt
 pub use director::inspect::{Inspection, ServiceInfo, SessionInfo, WorkerInfo};
 pub use error::{CallError, Error, Fault, Status};
 pub use identity::Identity;
+pub use resource::{Changes, Key, Policy, Priority, Resource, ServiceOptions, Unheld};
 pub use shared::{Reader, Shared};
 pub use waiting::{Armed, Until, Waiting};
 pub use worker::handle::{RequestId, Stopper, Worker, WorkerOptions};
 pub use worker::request::{Kept, Request, Served, SharedMut};
+pub use worker::rights::Event;

@@ -54,6 +54,19 @@ pub const SESSIONS_MAX: usize = 8192;
 /// Services of a director.
 pub const SERVICES_MAX: usize = 65_536;
 
+/// Resources in one change of what a worker declares or holds: they travel in one control message, which is what
+/// makes a change atomic, and are worked through in one turn of the director.
+pub const RESOURCES_PER_CHANGE: usize = 128;
+/// Keys that a worker declares in one service, and resources that it holds in all.
+pub const RESOURCES_PER_WORKER: usize = 1_000_000;
+/// Ranges that a worker declares in one service: a change copies them.
+pub const RANGES_MAX: usize = 1024;
+/// Claims to exclusive rights that wait for a hand-over: each hand-over looks through those of its service.
+pub const CLAIMS_MAX: usize = 1024;
+/// Names of resources that one client or worker asks the keys of: the director keeps them, to tell two names with
+/// the same hash apart.
+pub const NAMED_KEYS_MAX: usize = 65_536;
+
 /// A call's deadline where its caller says nothing: no call hangs, even on a worker that lives and never answers.
 pub const DEADLINE_DEFAULT_NS: u64 = 30_000_000_000;
 /// How long a client looks for a director before its calls end DIRECTOR_GONE.

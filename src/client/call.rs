@@ -11,6 +11,7 @@ use crate::layout::{HEAD, LINE, Place, Record, ReplyHead, Request, WORD_PAYLOAD_
 use crate::layout::{flag, place, reply_flag};
 use crate::limits;
 use crate::memory::{Block, Span};
+use crate::resource::{Key, Priority};
 use crate::shared::Shared;
 use crate::waiting::{Until, now_ns};
 
@@ -21,13 +22,14 @@ pub struct Draft<'c> {
     client: &'c Client,
     route: Route,
     flags: u16,
+    key: u64,
     deadline: Option<Instant>,
     capacity: Option<usize>,
 }
 
 impl<'c> Draft<'c> {
     pub(super) fn new(client: &'c Client, route: Route) -> Self {
-        Draft { client, route, flags: 0, deadline: None, capacity: None }
+        Draft { client, route, flags: 0, key: 0, deadline: None, capacity: None }
     }
 
     /// When the call ends, answered or not. All parties see it: what has expired is not begun. 30 s from now where
@@ -50,6 +52,28 @@ impl<'c> Draft<'c> {
     /// [`ClientOptions::reply_capacity`]: crate::ClientOptions::reply_capacity
     pub fn reply_capacity(mut self, bytes: usize) -> Self {
         self.capacity = Some(bytes);
+        self
+    }
+
+    /// The resource that the call is about: a number, or a name's key from [`Client::key`].
+    pub fn key(mut self, key: impl Into<Key>) -> Self {
+        let key = key.into();
+        self.flags = self.flags & !flag::NAME_KEY | flag::HAS_KEY;
+        if key.is_name() {
+            self.flags |= flag::NAME_KEY;
+        }
+        self.key = key.word();
+        self
+    }
+
+    /// Its class among the calls that wait for a worker.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.flags &= !(flag::HIGH | flag::LOW);
+        self.flags |= match priority {
+            Priority::High => flag::HIGH,
+            Priority::Normal => 0,
+            Priority::Low => flag::LOW,
+        };
         self
     }
 
@@ -167,6 +191,7 @@ impl<'c> Draft<'c> {
         let request = Request {
             operation: self.route.0,
             flags,
+            key: self.key,
             deadline_ns: deadline_ns(self.deadline),
             len: len as u32,
             capacity: capacity as u32,

@@ -18,6 +18,7 @@ use crate::error::{CallError, Error, Status};
 use crate::layout::SessionShape;
 use crate::limits;
 use crate::memory::Fork;
+use crate::resource::Key;
 use crate::waiting::{Armed, Until, Waiter, Waiting, now_ns};
 
 /// How often a client that doesn't sleep looks whether its director is still there.
@@ -193,6 +194,7 @@ pub(super) struct Inner {
     old: Vec<Session>,
     routes: Vec<RouteName>,
     numbers: HashMap<RouteName, u32>,
+    keys: HashMap<Name, Key>,
 }
 
 impl Client {
@@ -202,9 +204,17 @@ impl Client {
         let waiter = Waiter::new(options.waiting, 8)?.interruptible(options.interruptible);
         let session = Session::attach(bus, shape, 0, options.gone_after_ns(), &waiter)?;
         let events = waiter.as_fd().try_clone_to_owned().map_err(Error::io("duplicating an epoll"))?;
-        let (routes, numbers) = (Vec::new(), HashMap::new());
-        let bus = bus.clone();
-        let inner = Inner { bus, options, shape, waiter, session, old: Vec::new(), routes, numbers };
+        let inner = Inner {
+            bus: bus.clone(),
+            options,
+            shape,
+            waiter,
+            session,
+            old: Vec::new(),
+            routes: Vec::new(),
+            numbers: HashMap::new(),
+            keys: HashMap::new(),
+        };
         let number = CLIENTS.fetch_add(1, Ordering::Relaxed);
         Ok(Client { inner: RefCell::new(inner), events, number, fork })
     }
@@ -217,6 +227,25 @@ impl Client {
         self.check_fork()?;
         let (service, operation) = (Name::new("service", service)?, Name::new("operation", operation)?);
         self.inner.borrow_mut().route(RouteName { service, operation })
+    }
+
+    /// The key of a resource's name, for [`Draft::key`]: the same for every client and worker as long as the bus
+    /// lives; after a director's clean stop, ask anew. Blocks for a round trip on a socket, once for each name.
+    ///
+    /// # Errors
+    /// [`Error::Name`]; [`Error::Refused`] with BAD_RESOURCE if another name has the same hash, and with BUSY for
+    /// more than [`NAMED_KEYS_MAX`](limits::NAMED_KEYS_MAX) names.
+    pub fn key(&self, name: &str) -> Result<Key, Error> {
+        self.check_fork()?;
+        let name = Name::new("key", name)?;
+        let mut inner = self.inner.borrow_mut();
+        if let Some(&key) = inner.keys.get(&name) {
+            return Ok(key);
+        }
+        inner.attach(u64::MAX).map_err(refused)?;
+        let key = inner.session.key(&name)?;
+        inner.keys.insert(name, key);
+        Ok(key)
     }
 
     /// Calls, and waits for the result. The request is copied in once. The call's deadline is 30 s from now.
@@ -328,8 +357,7 @@ impl Drop for Client {
 
 impl Inner {
     fn route(&mut self, name: RouteName) -> Result<Route, Error> {
-        self.attach(u64::MAX)
-            .map_err(|e| Error::Refused { status: e.status(), message: e.message().to_owned() })?;
+        self.attach(u64::MAX).map_err(refused)?;
         if let Some(&number) = self.numbers.get(&name) {
             return Ok(Route(number));
         }
@@ -743,6 +771,11 @@ fn lost() -> CallError {
 /// Whether nobody provides it, as far as this director knows.
 fn is_unknown(status: Status) -> bool {
     matches!(status, Status::NoSuchService | Status::NoSuchOperation)
+}
+
+/// What a call could not be sent for, where there is no call.
+fn refused(e: CallError) -> Error {
+    Error::Refused { status: e.status(), message: e.message().to_owned() }
 }
 
 /// A call that could not be sent.

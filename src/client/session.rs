@@ -18,6 +18,7 @@ use crate::error::{Error, Status};
 use crate::layout::{Place, SessionShape, reply_place};
 use crate::memory::sealed::{self, Kind};
 use crate::memory::{Arena, Block, Doorbell, Mapped, Rw, Span, Spans};
+use crate::resource::Key;
 use crate::shared::Shared;
 use crate::waiting::{Waiter, now_ns};
 
@@ -269,6 +270,20 @@ impl Session {
         }
         self.open_routes[number] = true;
         Ok(())
+    }
+
+    /// The key of a resource's name. Blocks for a round trip on a socket.
+    pub fn key(&mut self, name: &Name) -> Result<Key, Error> {
+        let Some(channel) = &self.channel else { return Err(Error::DirectorGone(std::time::Duration::ZERO)) };
+        let ask = ToDirector::NameKey { name: name.clone() };
+        channel.send_message(&ask, &[]).map_err(Error::io("asking for a key"))?;
+        match channel.answer(ANSWER_NS)? {
+            (FromDirector::KeyNamed { status: Status::Ok, word }, _) => Ok(Key::from_word(word, true)),
+            (FromDirector::KeyNamed { status, .. }, _) => {
+                Err(Error::Refused { status, message: status.text().into() })
+            }
+            _ => Err(crate::control::greeting::unexpected()),
+        }
     }
 
     /// Looks whether the director is still there. One system call.

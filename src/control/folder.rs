@@ -77,6 +77,12 @@ impl RuntimeFolder {
         Credentials::new(self.secret.key, self.secret.bus_id)
     }
 
+    /// What makes the keys of resources that are names: a subkey of its own, the same for every director of the bus.
+    pub fn name_hasher(&self) -> SipHasher24 {
+        let subkey = SipHasher24::new_with_key(&self.secret.key).hash(b"names of resources");
+        SipHasher24::new_with_keys(subkey.h1, subkey.h2)
+    }
+
     /// Where the link to a worker's work segment lies. A name that isn't a number may be used beside it until it is
     /// renamed: nobody takes that for a link.
     pub fn worker_link(&self, worker: u64) -> PathBuf {

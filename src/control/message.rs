@@ -12,6 +12,10 @@
 //!   │                            │ ◄──────────── SessionMapped │
 //!   │                            │ UnmapSession ────────────► │   when the client is gone
 //!   │                            │ ◄────────── SessionUnmapped │
+//!   │ NameKey ─────────────────► │ ◄────── Register, Change    │   on some resources; answered by Provided
+//!   │ ◄──────────────── KeyNamed │ Granted, Recalled ───────► │   exclusive rights, numbered
+//!   │                            │ ◄────────────────── Yielded │   its calls on the resource are answered
+//!   │                            │ Draining ────────────────► │   it is to serve its ring and leave
 //!   │                            │ ◄──────────────────── Leave │   it takes no more
 //!   │                            │ Left ────────────────────► │
 //! ```
@@ -25,6 +29,7 @@ use std::collections::HashSet;
 use super::name::Name;
 use super::wire::{self, MAGIC, Reader, Writer};
 use crate::layout::{SessionShape, WorkShape};
+use crate::resource::{Action, Policy, Resource, ServiceOptions, Unheld};
 use crate::{Fault, Status};
 
 /// A message that can be sent.
@@ -133,6 +138,41 @@ pub(crate) enum ToDirector {
     /// A session that came back has published again all that it had open; a worker that came back has told all that
     /// it provides.
     Republished,
+    /// Asks for the key of a resource's name.
+    NameKey {
+        /// Which.
+        name: Name,
+    },
+    /// As Provide, for some resources only, or with a policy for the service.
+    Register {
+        /// Which service.
+        service: Name,
+        /// The worker's number for the first operation; the others' follow.
+        first: u16,
+        /// At most [`limits::OPERATIONS_MAX`](crate::limits::OPERATIONS_MAX).
+        operations: Vec<Name>,
+        /// Resources and policies.
+        options: ServiceOptions,
+    },
+    /// Changes what this worker declares and holds in a service, in one step; answered by Provided.
+    Change {
+        /// Which service.
+        service: Name,
+        /// At most [`limits::RESOURCES_PER_CHANGE`](crate::limits::RESOURCES_PER_CHANGE).
+        changes: Vec<(Action, Resource)>,
+    },
+    /// Answers Recalled: the calls on it are answered, and it may be another's now.
+    Yielded {
+        /// Of which service.
+        service: Name,
+        /// What.
+        resource: Resource,
+    },
+    /// A worker is to be given no new work, and to leave when it has served its ring; answered by Provided.
+    Drain {
+        /// Its id; 0 is the sender.
+        worker: u64,
+    },
 }
 
 /// What a director says.
@@ -265,6 +305,40 @@ pub(crate) enum FromDirector {
         /// Whether its ring is polled.
         hot: bool,
     },
+    /// Answers NameKey.
+    KeyNamed {
+        /// Whether the name has a key.
+        status: Status,
+        /// The key's word.
+        word: u64,
+    },
+    /// The worker holds a resource from now on.
+    Granted {
+        /// The how many-th message about rights this is.
+        sequence: u64,
+        /// Of which service.
+        service: Name,
+        /// What.
+        resource: Resource,
+    },
+    /// The worker is to give a resource up; answered by Yielded.
+    Recalled {
+        /// The how many-th message about rights this is.
+        sequence: u64,
+        /// Of which service.
+        service: Name,
+        /// What.
+        resource: Resource,
+        /// The position behind the last record on it.
+        before: u64,
+    },
+    /// The worker is to leave when it has answered what stands before a position.
+    Draining {
+        /// The how many-th message about rights this is.
+        sequence: u64,
+        /// The position behind its last record.
+        before: u64,
+    },
     /// The last row: what the director has counted.
     InspectEnd {
         /// Calls given to workers.
@@ -290,6 +364,12 @@ mod kind {
     pub const INSPECT: u32 = 10;
     pub const REPUBLISHED: u32 = 11;
 
+    pub const NAME_KEY: u32 = 32;
+    pub const REGISTER: u32 = 33;
+    pub const CHANGE: u32 = 34;
+    pub const YIELDED: u32 = 35;
+    pub const DRAIN: u32 = 36;
+
     pub const WELCOME: u32 = 129;
     pub const REFUSED: u32 = 130;
     pub const SESSION_OPENED: u32 = 131;
@@ -304,6 +384,10 @@ mod kind {
     pub const WORKER_ROW: u32 = 140;
     pub const SESSION_ROW: u32 = 141;
     pub const INSPECT_END: u32 = 142;
+    pub const KEY_NAMED: u32 = 160;
+    pub const GRANTED: u32 = 161;
+    pub const RECALLED: u32 = 162;
+    pub const DRAINING: u32 = 163;
 }
 
 impl Message for ToDirector {
@@ -320,6 +404,11 @@ impl Message for ToDirector {
             ToDirector::Leave { .. } => kind::LEAVE,
             ToDirector::Inspect => kind::INSPECT,
             ToDirector::Republished => kind::REPUBLISHED,
+            ToDirector::NameKey { .. } => kind::NAME_KEY,
+            ToDirector::Register { .. } => kind::REGISTER,
+            ToDirector::Change { .. } => kind::CHANGE,
+            ToDirector::Yielded { .. } => kind::YIELDED,
+            ToDirector::Drain { .. } => kind::DRAIN,
         }
     }
 
@@ -357,6 +446,25 @@ impl Message for ToDirector {
             &ToDirector::SessionUnmapped { index } => w.body(&wire::SessionIndex { index, reserved: [0; 3] }),
             &ToDirector::Leave { taken } => w.body(&wire::Leave { taken }),
             ToDirector::Inspect | ToDirector::Republished => w,
+            ToDirector::NameKey { name } => w.name(name),
+            ToDirector::Register { service, first, operations, options } => w
+                .body(&wire::Register {
+                    first: *first,
+                    operations: operations.len() as u16,
+                    policy: options.policy.map_or(0, |policy| policy as u16),
+                    unheld: options.unheld.map_or(0, |unheld| unheld as u16),
+                    resources: options.resources.len() as u32,
+                    reserved: 0,
+                })
+                .name(service)
+                .names(operations)
+                .items(options.resources.iter().map(|&resource| (0, resource))),
+            ToDirector::Change { service, changes } => w
+                .body(&wire::Change { count: changes.len() as u32, reserved: 0 })
+                .name(service)
+                .items(changes.iter().map(|&(action, resource)| (action as u16, resource))),
+            ToDirector::Yielded { service, resource } => w.name(service).items([(0, *resource)]),
+            &ToDirector::Drain { worker } => w.body(&wire::Drain { worker }),
         }
         .end();
     }
@@ -414,6 +522,34 @@ impl Message for ToDirector {
             }
             kind::INSPECT => ToDirector::Inspect,
             kind::REPUBLISHED => ToDirector::Republished,
+            kind::NAME_KEY => ToDirector::NameKey { name: r.name()? },
+            kind::REGISTER => {
+                let wire::Register { first, operations, policy, unheld, resources, .. } = r.body()?;
+                if first.checked_add(operations).is_none() {
+                    return Err(r.fault("its operations have numbers that are too large"));
+                }
+                // A policy that does not exist is none, and then the message means other bytes than it has.
+                let (policy, unheld) = (Policy::from_number(policy), Unheld::from_number(unheld));
+                let (service, operations) = (r.name()?, r.names(operations)?);
+                let resources = r.items(resources)?.into_iter().map(|(_, resource)| resource).collect();
+                let options = ServiceOptions { resources, policy, unheld };
+                ToDirector::Register { service, first, operations, options }
+            }
+            kind::CHANGE => {
+                let wire::Change { count, .. } = r.body()?;
+                let service = r.name()?;
+                let items = r.items(count)?.into_iter();
+                let changes = items.map(|(action, resource)| Some((Action::from_number(action)?, resource)));
+                let Some(changes) = changes.collect() else {
+                    return Err(r.fault("it has an action that does not exist"));
+                };
+                ToDirector::Change { service, changes }
+            }
+            kind::YIELDED => ToDirector::Yielded { service: r.name()?, resource: r.item()?.1 },
+            kind::DRAIN => {
+                let wire::Drain { worker } = r.body()?;
+                ToDirector::Drain { worker }
+            }
             _ => return Err(r.fault("no such message goes to a director")),
         };
         r.end(message)
@@ -437,6 +573,10 @@ impl Message for FromDirector {
             FromDirector::WorkerRow { .. } => kind::WORKER_ROW,
             FromDirector::SessionRow { .. } => kind::SESSION_ROW,
             FromDirector::InspectEnd { .. } => kind::INSPECT_END,
+            FromDirector::KeyNamed { .. } => kind::KEY_NAMED,
+            FromDirector::Granted { .. } => kind::GRANTED,
+            FromDirector::Recalled { .. } => kind::RECALLED,
+            FromDirector::Draining { .. } => kind::DRAINING,
         }
     }
 
@@ -495,6 +635,17 @@ impl Message for FromDirector {
             &FromDirector::InspectEnd { calls, ended, faults } => {
                 w.body(&wire::InspectEnd { calls, ended, faults })
             }
+            &FromDirector::KeyNamed { status, word } => {
+                w.body(&wire::KeyNamed { status: status as u32, reserved: 0, word })
+            }
+            FromDirector::Granted { sequence, service, resource } => {
+                w.body(&wire::Right { sequence: *sequence, before: 0 }).name(service).items([(0, *resource)])
+            }
+            FromDirector::Recalled { sequence, service, resource, before } => w
+                .body(&wire::Right { sequence: *sequence, before: *before })
+                .name(service)
+                .items([(0, *resource)]),
+            &FromDirector::Draining { sequence, before } => w.body(&wire::Right { sequence, before }),
         }
         .end();
     }
@@ -559,6 +710,22 @@ impl Message for FromDirector {
             kind::INSPECT_END => {
                 let wire::InspectEnd { calls, ended, faults } = r.body()?;
                 FromDirector::InspectEnd { calls, ended, faults }
+            }
+            kind::KEY_NAMED => {
+                let wire::KeyNamed { status, word, .. } = r.body()?;
+                FromDirector::KeyNamed { status: r.status(status)?, word }
+            }
+            kind::GRANTED => {
+                let wire::Right { sequence, .. } = r.body()?;
+                FromDirector::Granted { sequence, service: r.name()?, resource: r.item()?.1 }
+            }
+            kind::RECALLED => {
+                let wire::Right { sequence, before } = r.body()?;
+                FromDirector::Recalled { sequence, service: r.name()?, resource: r.item()?.1, before }
+            }
+            kind::DRAINING => {
+                let wire::Right { sequence, before } = r.body()?;
+                FromDirector::Draining { sequence, before }
             }
             _ => return Err(r.fault("no such message comes from a director")),
         };

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::limits;
+use crate::resource::Key;
 
 fn name() -> impl Strategy<Value = Name> {
     "[a-z0-9./_äß日本-]{1,20}|[!-~]{64}".prop_map(|text| Name::new("test", &text).unwrap())
@@ -34,6 +35,30 @@ fn session_shape() -> impl Strategy<Value = SessionShape> {
 
 fn work_shape() -> impl Strategy<Value = WorkShape> {
     (1..=12u32).prop_map(|bits| WorkShape { slots: 1 << bits })
+}
+
+fn resource() -> impl Strategy<Value = Resource> {
+    prop_oneof![
+        Just(Resource::All),
+        (any::<u64>(), any::<bool>()).prop_map(|(word, is_name)| Key::from_word(word, is_name).into()),
+        any::<(u64, u64)>().prop_map(|(first, last)| Resource::Range { first, last }),
+        any::<(u32, u32)>().prop_map(|(index, of)| Resource::Share { index, of }),
+    ]
+}
+
+fn options() -> impl Strategy<Value = ServiceOptions> {
+    let resources = proptest::collection::vec(resource(), 0..=limits::RESOURCES_PER_CHANGE);
+    (resources, 0..=4u16, 0..=3u16).prop_map(|(resources, policy, unheld)| ServiceOptions {
+        resources,
+        policy: Policy::from_number(policy),
+        unheld: Unheld::from_number(unheld),
+    })
+}
+
+fn changes() -> impl Strategy<Value = Vec<(Action, Resource)>> {
+    let change = (1..=4u16, resource())
+        .prop_map(|(action, resource)| (Action::from_number(action).expect("one of four"), resource));
+    proptest::collection::vec(change, 0..=limits::RESOURCES_PER_CHANGE)
 }
 
 fn to_director() -> impl Strategy<Value = ToDirector> {
@@ -71,6 +96,15 @@ fn to_director() -> impl Strategy<Value = ToDirector> {
         any::<u64>().prop_map(|taken| ToDirector::Leave { taken }),
         Just(ToDirector::Inspect),
         Just(ToDirector::Republished),
+        name().prop_map(|name| ToDirector::NameKey { name }),
+        (name(), 0..=u16::MAX - 64, names(limits::OPERATIONS_MAX), options()).prop_map(
+            |(service, first, operations, options)| {
+                ToDirector::Register { service, first, operations, options }
+            }
+        ),
+        (name(), changes()).prop_map(|(service, changes)| ToDirector::Change { service, changes }),
+        (name(), resource()).prop_map(|(service, resource)| ToDirector::Yielded { service, resource }),
+        any::<u64>().prop_map(|worker| ToDirector::Drain { worker }),
     ]
 }
 
@@ -120,6 +154,14 @@ fn from_director() -> impl Strategy<Value = FromDirector> {
                 FromDirector::SessionRow { session, uid, gid, pid, open, waiting, calls, hot }
             }
         ),
+        (status(), any::<u64>()).prop_map(|(status, word)| FromDirector::KeyNamed { status, word }),
+        (any::<u64>(), name(), resource()).prop_map(|(sequence, service, resource)| {
+            FromDirector::Granted { sequence, service, resource }
+        }),
+        (any::<(u64, u64)>(), name(), resource()).prop_map(|((sequence, before), service, resource)| {
+            FromDirector::Recalled { sequence, service, resource, before }
+        }),
+        any::<(u64, u64)>().prop_map(|(sequence, before)| FromDirector::Draining { sequence, before }),
         any::<(u64, u64, u64)>()
             .prop_map(|(calls, ended, faults)| { FromDirector::InspectEnd { calls, ended, faults } }),
     ]

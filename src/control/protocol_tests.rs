@@ -14,6 +14,7 @@ use crate::core::{Memory, Read, Write};
 use crate::layout::{self, LINE, Place, Record, ReplyHead, Request, flag, head, reply_flag};
 use crate::limits;
 use crate::memory::sealed::{self, Kind};
+use crate::resource::Key;
 
 #[path = "protocol_page.rs"]
 mod page;
@@ -55,6 +56,9 @@ fn numbers() {
             ("ONE_WAY", flag::ONE_WAY.into()),
             ("TRACED", flag::TRACED.into()),
             ("REPLY_AT", flag::REPLY_AT.into()),
+            ("NAME_KEY", flag::NAME_KEY.into()),
+            ("HIGH", flag::HIGH.into()),
+            ("LOW", flag::LOW.into()),
             ("AGAIN", flag::AGAIN.into()),
             ("QUARANTINED", flag::QUARANTINED.into()),
         ],
@@ -62,6 +66,43 @@ fn numbers() {
     let page = table("Flags of a request").iter().map(|row| row.number(1)).sum::<u64>();
     assert_eq!(u64::from(flag::ALL), page, "a flag that is not on the page");
     assert_eq!(reply_flag::TRACED, 1, "the page's table of a reply says so");
+}
+
+/// Every number of `u16` that means something, with its name.
+fn named<T: std::fmt::Debug>(from_number: impl Fn(u16) -> Option<T>) -> Vec<(String, u64)> {
+    (0..=64).filter_map(|n| Some((format!("{:?}", from_number(n)?).to_lowercase(), n.into()))).collect()
+}
+
+#[test]
+fn words_of_resources() {
+    for (heading, code) in [
+        ("Actions", named(Action::from_number)),
+        ("Policies", named(Policy::from_number)),
+        ("Unheld resources", named(Unheld::from_number)),
+    ] {
+        for (row, value) in matched(&table(heading), 0, code) {
+            row.expect(1, value);
+        }
+    }
+    let item = wire::Item::fields().into_iter().map(|(name, offset, kind)| (name.to_owned(), (offset, kind)));
+    for (row, (offset, kind)) in matched(&table("Items"), 0, item.collect()) {
+        row.expect(1, offset);
+        row.expect(2, kind);
+    }
+    let kinds = [
+        ("all", Resource::All),
+        ("number", Resource::Key(Key::number(1))),
+        ("name", Resource::Key(Key::from_word(1, true))),
+        ("range", Resource::Range { first: 1, last: 2 }),
+        ("share", Resource::Share { index: 1, of: 2 }),
+    ];
+    let code = kinds.into_iter().map(|(name, resource)| (name.to_owned(), resource)).collect();
+    for (row, resource) in matched(&table("Kinds of resources"), 0, code) {
+        let mut bytes = Vec::new();
+        let service = Name::new("service", "s").unwrap();
+        ToDirector::Yielded { service, resource }.encode(&mut bytes);
+        row.expect(1, u16::from_ne_bytes([bytes[13], bytes[14]]));
+    }
 }
 
 /// The fields as the page has them, from a message's first byte on, and the size.
@@ -121,6 +162,11 @@ fn messages() {
             (kind::LEAVE, "Leave", body::<wire::Leave>()),
             (kind::INSPECT, "Inspect", none()),
             (kind::REPUBLISHED, "Republished", none()),
+            (kind::NAME_KEY, "NameKey", none()),
+            (kind::REGISTER, "Register", body::<wire::Register>()),
+            (kind::CHANGE, "Change", body::<wire::Change>()),
+            (kind::YIELDED, "Yielded", none()),
+            (kind::DRAIN, "Drain", body::<wire::Drain>()),
         ],
     );
     compare_messages::<FromDirector>(
@@ -140,6 +186,10 @@ fn messages() {
             (kind::WORKER_ROW, "WorkerRow", body::<wire::WorkerRow>()),
             (kind::SESSION_ROW, "SessionRow", body::<wire::SessionRow>()),
             (kind::INSPECT_END, "InspectEnd", body::<wire::InspectEnd>()),
+            (kind::KEY_NAMED, "KeyNamed", body::<wire::KeyNamed>()),
+            (kind::GRANTED, "Granted", body::<wire::Right>()),
+            (kind::RECALLED, "Recalled", body::<wire::Right>()),
+            (kind::DRAINING, "Draining", body::<wire::Right>()),
         ],
     );
 }
@@ -204,6 +254,7 @@ fn places_in_segments() {
             &[
                 ("head", work.head, 2 * LINE as u64),
                 ("control", work.control, 1),
+                ("rights", work.rights, 1),
                 ("wanted", work.wanted, 1),
                 ("ring", work.ring, s * LINE as u64),
                 ("ledger", work.ledger, s * layout::LEDGER_ENTRY as u64),
@@ -512,6 +563,11 @@ fn limits_are_all_there() {
         WORKERS_MAX,
         SESSIONS_MAX,
         SERVICES_MAX,
+        RESOURCES_PER_CHANGE,
+        RESOURCES_PER_WORKER,
+        RANGES_MAX,
+        CLAIMS_MAX,
+        NAMED_KEYS_MAX,
         DEADLINE_DEFAULT_NS,
         DIRECTOR_GONE_NS,
         WINDOW_NS,
@@ -530,11 +586,15 @@ fn times() {
         include_str!("../director/data.rs"),
         include_str!("../director/core.rs"),
         include_str!("../director/session.rs"),
+        include_str!("../director/held.rs"),
+        include_str!("../director/table/mod.rs"),
     ];
     for row in table("Times and other choices of the code") {
         let begins = format!("const {}: ", row.cell(0));
-        let line =
-            sources.iter().flat_map(|source| source.lines()).find_map(|line| line.strip_prefix(&begins));
+        let line = sources
+            .iter()
+            .flat_map(|source| source.lines())
+            .find_map(|line| line.trim_start_matches("pub ").strip_prefix(&begins));
         let value = line.and_then(|line| line.split_once("= ")?.1.strip_suffix(';'));
         match value {
             Some(value) => row.expect(1, value.replace('_', "")),

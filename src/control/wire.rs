@@ -18,6 +18,7 @@ use bytemuck::{AnyBitPattern, NoUninit, Pod, Zeroable};
 
 use super::message::Message;
 use super::name::Name;
+use crate::resource::{Key, Resource};
 use crate::{Fault, layout, limits};
 
 /// The first word of Hello, Welcome and Refused: "this is Trine", in whatever version.
@@ -91,6 +92,18 @@ bodies! {
         session: u64, uid: u32, gid: u32, pid: i32, open: u32, calls: u64, waiting: u32, hot: u32,
     }
     InspectEnd, 24 { calls: u64, ended: u64, faults: u64 }
+
+    /// A resource, and what is done with it: `kind` is 0 = all, 1 = a number, 2 = a name's hash (both in `first`),
+    /// 3 = a range, 4 = share `first` of `last`.
+    Item, 24 { action: u16, kind: u16, reserved: u32, first: u64, last: u64 }
+    /// Names follow, the service and `operations` of them, and then the items of `resources`.
+    Register, 16 { first: u16, operations: u16, policy: u16, unheld: u16, resources: u32, reserved: u32 }
+    /// The service's name follows, and `count` items.
+    Change, 8 { count: u32, reserved: u32 }
+    Drain, 8 { worker: u64 }
+    KeyNamed, 16 { status: u32, reserved: u32, word: u64 }
+    /// The service's name and an item follow, but for Draining.
+    Right, 16 { sequence: u64, before: u64 }
 }
 
 impl From<layout::SessionShape> for Shape {
@@ -138,6 +151,19 @@ impl<'a> Writer<'a> {
     pub fn ids(self, ids: &[u64]) -> Self {
         self.out.extend_from_slice(bytemuck::cast_slice(ids));
         self
+    }
+
+    /// Resources, each with what is done with it.
+    pub fn items(self, items: impl IntoIterator<Item = (u16, Resource)>) -> Self {
+        items.into_iter().fold(self, |w, (action, resource)| {
+            let (kind, first, last) = match resource {
+                Resource::All => (0, 0, 0),
+                Resource::Key(key) => (1 + u16::from(key.is_name()), key.word(), 0),
+                Resource::Range { first, last } => (3, first, last),
+                Resource::Share { index, of } => (4, u64::from(index), u64::from(of)),
+            };
+            w.body(&Item { action, kind, reserved: 0, first, last })
+        })
     }
 
     pub fn end(self) {
@@ -214,6 +240,25 @@ impl<'a> Reader<'a> {
         (0..count).map(|_| self.body()).collect()
     }
 
+    pub fn item(&mut self) -> Result<(u16, Resource), Fault> {
+        let Item { action, kind, first, last, .. } = self.body()?;
+        let resource = match kind {
+            0 => Resource::All,
+            1 | 2 => Resource::Key(Key::from_word(first, kind == 2)),
+            3 => Resource::Range { first, last },
+            4 => Resource::Share { index: first as u32, of: last as u32 },
+            _ => return Err(self.fault("it has a kind of resource that does not exist")),
+        };
+        Ok((action, resource))
+    }
+
+    pub fn items(&mut self, count: u32) -> Result<Vec<(u16, Resource)>, Fault> {
+        if count as usize > limits::RESOURCES_PER_CHANGE {
+            return Err(self.fault("it has too many resources"));
+        }
+        (0..count).map(|_| self.item()).collect()
+    }
+
     pub fn status(&self, number: u32) -> Result<crate::Status, Fault> {
         let status = u16::try_from(number).ok().and_then(crate::Status::from_number);
         status.ok_or_else(|| self.fault("it has a status that does not exist"))
@@ -261,4 +306,10 @@ const ROW_BYTES: usize = size_of::<Header>()
     + (1 + limits::OPERATIONS_MAX) * NAME_BYTES
     + limits::ROW_WORKERS_MAX * 8;
 const _: () = assert!(ROW_BYTES <= limits::MESSAGE_BYTES_MAX);
+/// A registration, the other long one.
+const REGISTER_BYTES: usize = size_of::<Header>()
+    + size_of::<Register>()
+    + (1 + limits::OPERATIONS_MAX) * NAME_BYTES
+    + limits::RESOURCES_PER_CHANGE * size_of::<Item>();
+const _: () = assert!(REGISTER_BYTES <= limits::MESSAGE_BYTES_MAX);
 const _: () = assert!(size_of::<Header>() + 16 + 2 + limits::MESSAGE_MAX <= limits::MESSAGE_BYTES_MAX);

@@ -14,6 +14,7 @@ use crate::error::Status;
 use crate::identity::Identity;
 use crate::layout::{SessionShape, WorkShape};
 use crate::limits;
+use crate::resource::ServiceOptions;
 
 impl<M: Memory> DirectorCore<M> {
     /// A session attaches. Its id was never another's. Its memory was checked. `published` is the position of its next
@@ -81,11 +82,12 @@ impl<M: Memory> DirectorCore<M> {
         session.retired = true;
         self.recovery.forget_session(key, std::mem::take(&mut session.republishing));
         for slot in session.waiting_slots() {
-            session.remove_waiting(slot);
+            self.drop_waiting(key, slot);
         }
-        for route in std::mem::take(&mut session.routes).into_iter().flatten() {
-            let turns = &mut self.table.operation_mut(route.operation).turns;
-            turns.retain(|&(k, _)| k != key);
+        for route in std::mem::take(&mut self.sessions[key].routes).into_iter().flatten() {
+            for turns in &mut self.table.operation_mut(route.operation).turns {
+                turns.retain(|&(k, _)| k != key);
+            }
             self.table.close_route(route.operation);
         }
         self.forget_backlog_without_turns();
@@ -126,10 +128,23 @@ impl<M: Memory> DirectorCore<M> {
 
     /// A worker provides a service from now on.
     pub fn provide(&mut self, worker: usize, service: &str, first: u16, operations: &[&str]) -> Status {
+        self.provide_with(worker, service, first, operations, &ServiceOptions::default())
+    }
+
+    /// The same, for some of the resources only, or with a policy for the service.
+    pub fn provide_with(
+        &mut self,
+        worker: usize,
+        service: &str,
+        first: u16,
+        operations: &[&str],
+        options: &ServiceOptions,
+    ) -> Status {
         if !self.workers.contains(worker) || usize::from(first) + operations.len() > 1 << 16 {
             return Status::Fault;
         }
-        match self.table.provide(worker, service, first, operations) {
+        self.held.wake_all();
+        match self.table.provide_with(worker, service, first, operations, options) {
             Ok(()) => {
                 self.news = true;
                 Status::Ok
@@ -179,6 +194,7 @@ impl<M: Memory> DirectorCore<M> {
             worker.standing = Standing::Gone;
             self.table.remove_worker(key);
             self.provided_again(key);
+            self.held.wake_all();
         }
     }
 
@@ -211,6 +227,10 @@ impl<M: Memory> DirectorCore<M> {
             let status = if begun { Status::WorkerDied } else { Status::NotBegun };
             self.end_dead(flight.session, flight.ticket, status, fx);
         }
+        // Its calls have ended: only now may another hold what it held.
+        self.table.rights.remove_worker(key);
+        self.tell(fx);
+        self.held.wake_all();
         let id = self.workers.remove(key).id;
         self.forget_touched(key);
         if self.bury(id) {

@@ -15,6 +15,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 use super::earlier::{self, Estate, Inheritance, Life};
 use super::link::{Connection, Inherited, InheritedLedger, Link, NewSession, NewWorker, ToControl, ToData};
+use super::names::{Names, hash_of};
 use super::recovery::{self, CarriedOver};
 use crate::control::folder::{Credentials, RuntimeFolder};
 use crate::control::message::{FromDirector, Role, ToDirector};
@@ -132,6 +133,8 @@ pub struct Control {
     peers: HashMap<Connection, Peer>,
     /// Connections that have not said Hello, the oldest first.
     silent: VecDeque<Silent>,
+    /// Keys that are names.
+    names: Names,
     next_connection: Connection,
     next_session: u64,
     last_worker: u32,
@@ -172,6 +175,7 @@ impl Control {
             exhausted: false,
             peers: HashMap::new(),
             silent: VecDeque::new(),
+            names: Names::new(hash_of(folder.name_hasher())),
             next_connection: FIRST_CONNECTION,
             // Above all that an earlier director gave.
             next_session: (folder.epoch() << 32) + 1,
@@ -394,6 +398,29 @@ impl Control {
             }
             (Stage::Worker(..), ToDirector::SessionUnmapped { index }) => {
                 self.pass_on(ToData::SessionUnmapped { from, index })
+            }
+            (Stage::Session(_) | Stage::Worker(..), ToDirector::NameKey { name }) => {
+                let (status, word) = match self.names.key(from, &name) {
+                    Ok(word) => (Status::Ok, word),
+                    Err(status) => (status, 0),
+                };
+                self.send(from, FromDirector::KeyNamed { status, word }, Vec::new());
+                Ok(())
+            }
+            (Stage::Worker(..), ToDirector::Register { service, first, operations, options }) => {
+                self.pass_on(ToData::Register { from, service, first, operations, options })
+            }
+            (Stage::Worker(..), ToDirector::Change { service, changes }) => {
+                self.pass_on(ToData::Change { from, service, changes })
+            }
+            (Stage::Worker(..), ToDirector::Yielded { service, resource }) => {
+                self.pass_on(ToData::Yielded { from, service, resource })
+            }
+            (Stage::Worker(..), ToDirector::Drain { worker: 0 }) => {
+                self.pass_on(ToData::Drain { from, worker: 0 })
+            }
+            (Stage::Greeted(Role::Monitor), ToDirector::Drain { worker: worker @ 1.. }) => {
+                self.pass_on(ToData::Drain { from, worker })
             }
             (Stage::Worker(..), ToDirector::Leave { .. }) => self.pass_on(ToData::Leave(from)),
             (_, message) => {
@@ -744,6 +771,7 @@ impl Control {
         if matches!(peer.stage, Stage::Connected) {
             self.silent.retain(|s| s.connection != connection);
         }
+        self.names.forget(connection);
         if peer.attached {
             self.link.to_data.push(ToData::Closed(connection));
         } else {

@@ -13,13 +13,17 @@ use std::collections::HashMap;
 
 use slab::Slab;
 
+use super::held::Parked;
 use super::recovery::Recovery;
+use super::schedule::Choice;
 use super::session::{Mapping, Session};
-use super::table::{Provider, Table};
+use super::table::rights::Holder;
+use super::table::{CLASSES, Provider, Table};
 use super::worker::{Flight, Standing, Worker};
 use crate::core::{Memory, Turn};
 use crate::error::{Fault, Status};
 use crate::layout::{HEAD, LINE, Record, ReplyHead, Request, WORD_TAKEN_NS, flag};
+use crate::resource::Resource;
 
 /// Records taken from one session before the next has its turn.
 const BUDGET: usize = 64;
@@ -55,6 +59,44 @@ pub trait Effects {
     fn forget_ledger(&mut self, _worker: u64) {}
     /// CLOCK_MONOTONIC, exact: for traced calls.
     fn clock_ns(&mut self) -> u64;
+    /// Tells a worker something about rights: in the order of the calls, and before it can have read any record that
+    /// is pushed after.
+    fn tell(&mut self, worker: usize, told: Told<'_>) {
+        let _ = (worker, told);
+    }
+}
+
+/// What a worker is told about rights. `sequence` counts these messages to it; `before` is the position of the first
+/// record that is pushed after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told<'a> {
+    /// It holds this resource from now on.
+    Granted {
+        /// The message's number.
+        sequence: u64,
+        /// Of which service.
+        service: &'a str,
+        /// What.
+        resource: Resource,
+    },
+    /// It is to give this resource up: when the calls on it that stand before `before` are answered, it says so.
+    Recalled {
+        /// The message's number.
+        sequence: u64,
+        /// Of which service.
+        service: &'a str,
+        /// What.
+        resource: Resource,
+        /// Where the calls end that it is to finish.
+        before: u64,
+    },
+    /// It is given no new work; when all that stands before `before` is answered, it leaves.
+    Drain {
+        /// The message's number.
+        sequence: u64,
+        /// Where its work ends.
+        before: u64,
+    },
 }
 
 /// What can be set.
@@ -99,6 +141,8 @@ pub struct DirectorCore<M: Memory> {
     hot: Vec<usize>,
     /// Operations on which calls wait.
     backlog: Vec<usize>,
+    /// Calls that wait for the holder of a resource.
+    pub(super) held: Parked,
     touched: Vec<usize>,
     /// No waiting call expires before.
     next_expiry_ns: u64,
@@ -110,16 +154,6 @@ pub struct DirectorCore<M: Memory> {
     /// Calls dispatched, calls ended by the director itself.
     pub(super) dispatched: u64,
     pub(super) refused: u64,
-}
-
-/// What became of an attempt to dispatch.
-enum Choice {
-    /// This worker has room, and knows the session under this index.
-    Give(Provider, u16),
-    /// Nobody has room now.
-    Wait,
-    /// Nobody provides it.
-    Nobody,
 }
 
 impl<M: Memory> DirectorCore<M> {
@@ -134,6 +168,7 @@ impl<M: Memory> DirectorCore<M> {
             resettle: false,
             hot: Vec::new(),
             backlog: Vec::new(),
+            held: Parked::default(),
             touched: Vec::new(),
             next_expiry_ns: u64::MAX,
             parked: false,
@@ -159,9 +194,14 @@ impl<M: Memory> DirectorCore<M> {
                 i += 1;
             }
         }
-        if !self.backlog.is_empty() {
+        if !self.backlog.is_empty() || !self.held.is_empty() {
             found |= self.serve_backlog(now_ns, fx);
+            found |= self.serve_parked(now_ns, fx);
             self.expire(now_ns, fx);
+        }
+        if !self.table.rights.is_swept() {
+            self.sweep();
+            found = true;
         }
         self.ring_workers(fx);
         if found { Turn::Busy } else { Turn::Idle }
@@ -265,9 +305,14 @@ impl<M: Memory> DirectorCore<M> {
         if request.deadline_ns != 0 && now_ns > request.deadline_ns {
             return self.refuse(key, request.ticket, Status::DeadlineExceeded, fx);
         }
+        let found = self.table.operation(operation);
+        let resource = if found.by_key { request.resource() } else { None };
+        if let (Some(resource), Some(_)) = (resource, found.unheld) {
+            return self.route_held(key, record, request, resource, now_ns, fx);
+        }
         // Whoever waits already goes first: his own calls for their order, the others' for fairness.
-        if self.table.operation(operation).turns.is_empty() {
-            match self.choose(operation, key, now_ns, fx) {
+        if found.is_quiet() {
+            match self.choose(operation, key, resource, now_ns, fx) {
                 Choice::Give(to, index) => return self.dispatch(key, &mut record, &request, to, index, fx),
                 Choice::Nobody => return self.refuse(key, request.ticket, Status::NoWorker, fx),
                 Choice::Wait => {}
@@ -280,67 +325,25 @@ impl<M: Memory> DirectorCore<M> {
     }
 
     fn wait(&mut self, key: usize, operation: usize, request: &Request, record: &Record) {
-        if request.deadline_ns != 0 {
-            self.next_expiry_ns = self.next_expiry_ns.min(request.deadline_ns);
-        }
+        self.expire_by(request.deadline_ns);
         if self.sessions[key].wait(request.operation, request, record) {
-            let turns = &mut self.table.operation_mut(operation).turns;
-            if turns.is_empty() {
-                self.backlog.push(operation);
+            let operation = self.table.operation_mut(operation);
+            if operation.is_quiet() {
+                self.backlog.push(operation.key);
             }
-            turns.push_back((key, request.operation));
+            operation.turns[request.class()].push_back((key, request.operation));
         }
     }
 
-    /// Join the shortest of the bounded queues: among the workers that provide the operation, know the session and
-    /// have room, the one with the fewest calls in its hands.
-    fn choose(&mut self, operation: usize, key: usize, now_ns: u64, fx: &mut impl Effects) -> Choice {
-        let providers = &self.table.operation(operation).providers;
-        let mut best: Option<(u64, Provider, u16)> = None;
-        let mut hope = false;
-        let several = providers.len() > 1;
-        let mut asks_again = None;
-        for provider in providers {
-            let Some(worker) = self.workers.get_mut(provider.worker) else { continue };
-            if worker.standing != Standing::Serving {
-                continue;
-            }
-            let session = &mut self.sessions[key];
-            let index = match session.mapping(provider.worker) {
-                Mapping::Open(index) => index,
-                Mapping::Refused if !*asks_again.get_or_insert_with(|| session.is_time_to_ask(now_ns)) => {
-                    continue;
-                }
-                Mapping::None | Mapping::Refused => {
-                    hope |= ask_to_map(session, key, worker, provider.worker, fx);
-                    continue;
-                }
-                Mapping::Asked(_) | Mapping::Closing(_) => {
-                    hope = true;
-                    continue;
-                }
-            };
-            hope = true;
-            if !worker.has_room() || (several && worker.in_flight() > 0) {
-                worker.look(now_ns);
-            }
-            let load = worker.in_flight();
-            if worker.has_room() && best.is_none_or(|(least, ..)| load < least) {
-                best = Some((load, *provider, index));
-                if load == 0 {
-                    break;
-                }
-            }
-        }
-        match best {
-            Some((_, provider, index)) => Choice::Give(provider, index),
-            None if hope || self.recovery.awaits_workers() => Choice::Wait,
-            None => Choice::Nobody,
+    /// A call waits that has this deadline.
+    pub(super) fn expire_by(&mut self, deadline_ns: u64) {
+        if deadline_ns != 0 {
+            self.next_expiry_ns = self.next_expiry_ns.min(deadline_ns);
         }
     }
 
     /// Hands the reply right to a worker.
-    fn dispatch(
+    pub(super) fn dispatch(
         &mut self,
         key: usize,
         record: &mut Record,
@@ -388,7 +391,7 @@ impl<M: Memory> DirectorCore<M> {
         while let Some(&operation) = self.backlog.get(i) {
             found |= self.serve_operation(operation, now_ns, fx);
             if self.backlog.get(i) == Some(&operation) {
-                if self.table.operation(operation).turns.is_empty() {
+                if self.table.operation(operation).is_quiet() {
                     self.backlog.swap_remove(i);
                 } else {
                     i += 1;
@@ -402,42 +405,39 @@ impl<M: Memory> DirectorCore<M> {
         found
     }
 
-    /// Each route with waiting calls has a turn in which one of them goes. Ends when everybody's turn has passed
-    /// without a worker for anybody, or the budget is used up.
+    /// Each route with waiting calls has a turn in which one of them goes; classes take turns, too. Ends when
+    /// everybody's turn has passed without a worker for anybody, or the budget is used up.
     fn serve_operation(&mut self, operation: usize, now_ns: u64, fx: &mut impl Effects) -> bool {
-        let (mut served, mut passed) = (0, 0);
+        let (mut served, mut passed) = (0, [0; CLASSES]);
         while served < BUDGET {
-            let turns = &mut self.table.operation_mut(operation).turns;
-            if passed >= turns.len() {
-                break;
-            }
-            let Some((key, number)) = turns.pop_front() else { break };
-            match self.serve_route(operation, key, number, now_ns, fx) {
-                Some(true) => (served, passed) = (served + 1, 0),
-                Some(false) => passed += 1,
+            let waiting = self.table.operation_mut(operation);
+            let Some(class) = waiting.next_class(&passed) else { break };
+            let Some((key, number)) = waiting.turns[class].pop_front() else { break };
+            match self.serve_route(operation, key, number, class, now_ns, fx) {
+                Some(true) => {
+                    (served, passed) = (served + 1, [0; CLASSES]);
+                    self.table.operation_mut(operation).count_served(class);
+                }
+                Some(false) => passed[class] += 1,
                 None => continue,
             }
-            self.table.operation_mut(operation).turns.push_back((key, number));
+            self.table.operation_mut(operation).turns[class].push_back((key, number));
         }
         served > 0
     }
 
-    /// One call of a route. `None`: none waits there any more, and its turn is over.
+    /// One call of a route and class. `None`: none waits there any more, and its turn is over.
     fn serve_route(
         &mut self,
         operation: usize,
         key: usize,
         number: u32,
+        class: usize,
         now_ns: u64,
         fx: &mut impl Effects,
     ) -> Option<bool> {
         let session = self.sessions.get_mut(key)?;
-        let Some(slot) = session.first_waiting(number) else {
-            if let Some(route) = session.route(number) {
-                route.has_turn = false;
-            }
-            return None;
-        };
+        let slot = session.first_waiting(number, class)?;
         let mut record = *session.waiting_record(slot)?;
         let request = Request::of_client(&record);
         if session.is_cancelled(request.ticket) {
@@ -445,7 +445,15 @@ impl<M: Memory> DirectorCore<M> {
             self.refuse(key, request.ticket, Status::Cancelled, fx);
             return Some(true);
         }
-        match self.choose(operation, key, now_ns, fx) {
+        let found = self.table.operation(operation);
+        let resource = if found.by_key { request.resource() } else { None };
+        if let (Some(resource), Some(_)) = (resource, found.unheld) {
+            // It waited already when the service's first worker came, and said that resources are exclusive.
+            session.remove_waiting(slot);
+            self.route_held(key, record, request, resource, now_ns, fx);
+            return Some(true);
+        }
+        match self.choose(operation, key, resource, now_ns, fx) {
             Choice::Wait => return Some(false),
             Choice::Give(to, index) => {
                 self.sessions[key].remove_waiting(slot);
@@ -475,7 +483,7 @@ impl<M: Memory> DirectorCore<M> {
                 match request.deadline_ns {
                     0 => {}
                     deadline_ns if deadline_ns < now_ns => {
-                        self.sessions[key].remove_waiting(slot);
+                        self.drop_waiting(key, slot);
                         self.refuse(key, request.ticket, Status::DeadlineExceeded, fx);
                     }
                     deadline_ns => self.next_expiry_ns = self.next_expiry_ns.min(deadline_ns),
@@ -512,6 +520,13 @@ impl<M: Memory> DirectorCore<M> {
                 }
             }
         }
+        for span in self.held.ready() {
+            if let Holder::Worker(holder) = self.table.rights.holder(span)
+                && let Some(worker) = self.workers.get_mut(holder)
+            {
+                worker.want();
+            }
+        }
         if self.stopping {
             self.workers.iter_mut().for_each(|(_, worker)| worker.want());
         }
@@ -533,8 +548,9 @@ impl<M: Memory> DirectorCore<M> {
 
     /// When it wants to be woken though nobody rings: for a waiting call's deadline.
     pub fn wake_at_ns(&self) -> u64 {
-        let expiry_ns = if self.backlog.is_empty() { u64::MAX } else { self.next_expiry_ns };
-        expiry_ns.min(self.recovery.ends_ns())
+        let waiting = !self.backlog.is_empty() || !self.held.is_empty();
+        let waits_ns = if waiting { self.next_expiry_ns.min(self.held.wake_at_ns()) } else { u64::MAX };
+        waits_ns.min(self.recovery.ends_ns())
     }
 
     /// From now on no call is taken on; what waits is ended. Those in workers' hands go on.
@@ -547,7 +563,7 @@ impl<M: Memory> DirectorCore<M> {
                 let Some(request) = self.sessions[key].waiting_record(slot).map(Request::of_client) else {
                     continue;
                 };
-                self.sessions[key].remove_waiting(slot);
+                self.drop_waiting(key, slot);
                 self.refuse(key, request.ticket, Status::DirectorGone, fx);
             }
         }
@@ -556,7 +572,7 @@ impl<M: Memory> DirectorCore<M> {
     /// Operations whose last turn was taken away wait for nothing any more.
     pub(super) fn forget_backlog_without_turns(&mut self) {
         let table = &self.table;
-        self.backlog.retain(|&o| table.has_operation(o) && !table.operation(o).turns.is_empty());
+        self.backlog.retain(|&o| table.has_operation(o) && !table.operation(o).is_quiet());
     }
 
     /// A session's key is about to be free.

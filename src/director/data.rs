@@ -9,9 +9,10 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::core::{DirectorCore, Effects, Peer, Settings};
+use super::core::{DirectorCore, Effects, Peer, Settings, Told};
 use super::link::{Connection, Inherited, Link, NewSession, NewWorker, ToControl, ToData};
 use crate::control::message::FromDirector;
+use crate::control::name::Name;
 use crate::core::{Os, Party, Turn, block_on};
 use crate::error::{Error, Fault, Status};
 use crate::limits;
@@ -124,6 +125,24 @@ impl Effects for Shell {
     fn clock_ns(&mut self) -> u64 {
         now_ns()
     }
+
+    fn tell(&mut self, worker: usize, told: Told<'_>) {
+        let Some(attached) = self.workers.get(&worker) else { return };
+        // A service that a worker provides has a name.
+        let name = |service| Name::new("service", service).ok();
+        let message = match told {
+            Told::Granted { sequence, service, resource } => {
+                name(service).map(|service| FromDirector::Granted { sequence, service, resource })
+            }
+            Told::Recalled { sequence, service, resource, before } => {
+                name(service).map(|service| FromDirector::Recalled { sequence, service, resource, before })
+            }
+            Told::Drain { sequence, before } => Some(FromDirector::Draining { sequence, before }),
+        };
+        if let Some(message) = message {
+            self.send(ToControl::Send(attached.connection, message));
+        }
+    }
 }
 
 /// The data thread's loop, as the party that is driven.
@@ -224,9 +243,14 @@ impl Data {
             ToData::Closed(from) => self.closed(from, now_ns),
             ToData::Inspect(from) => self.inspect(from, now_ns),
             ToData::Stop => self.stop(now_ns),
+            ToData::Drain { from, worker: id @ 1.. } => self.drain_for(from, id),
             ToData::OpenRoute { from, .. }
             | ToData::Provide { from, .. }
             | ToData::Withdraw { from, .. }
+            | ToData::Register { from, .. }
+            | ToData::Change { from, .. }
+            | ToData::Yielded { from, .. }
+            | ToData::Drain { from, worker: 0 }
             | ToData::SessionMapped { from, .. }
             | ToData::SessionUnmapped { from, .. }
             | ToData::Republished(from)
@@ -267,6 +291,22 @@ impl Data {
                 let status = self.core.withdraw(key, service.as_str());
                 self.shell.send(ToControl::Send(from, provided(status)));
             }
+            ToData::Register { from, service, first, operations, options } => {
+                let names: Vec<&str> = operations.iter().map(|name| name.as_str()).collect();
+                let status = self.core.provide_with(key, service.as_str(), first, &names, &options);
+                self.shell.send(ToControl::Send(from, provided(status)));
+            }
+            ToData::Change { from, service, changes } => {
+                let status = self.core.change(key, service.as_str(), &changes, &mut self.shell);
+                self.shell.send(ToControl::Send(from, provided(status)));
+            }
+            ToData::Yielded { service, resource, .. } => {
+                self.core.yielded(key, service.as_str(), resource, &mut self.shell);
+            }
+            ToData::Drain { from, .. } => {
+                let status = self.core.drain(key, &mut self.shell);
+                self.shell.send(ToControl::Send(from, provided(status)));
+            }
             ToData::SessionMapped { index, accepted, .. } => {
                 self.core.session_mapped(key, index, accepted, &mut self.shell);
             }
@@ -278,6 +318,15 @@ impl Data {
             }
             _ => {}
         }
+    }
+
+    /// Somebody else than the worker itself wants it to drain.
+    fn drain_for(&mut self, from: Connection, id: u64) {
+        let (status, message) = match self.core.worker_with_id(id) {
+            Some(key) => (self.core.drain(key, &mut self.shell), String::new()),
+            None => (Status::NoWorker, format!("there is no worker {id}")),
+        };
+        self.shell.send(ToControl::Send(from, FromDirector::Provided { status, message }));
     }
 
     fn worker_dead(&mut self, key: usize) {

@@ -22,6 +22,7 @@ use crate::identity::Identity;
 use crate::layout::{SessionShape, WorkShape};
 use crate::memory::Doorbell;
 use crate::memory::{Ro, Rw};
+use crate::resource::{Action, Resource, ServiceOptions};
 
 /// A connection's number: never used again.
 pub type Connection = u64;
@@ -100,6 +101,28 @@ pub enum ToData {
     Withdraw {
         from: Connection,
         service: Name,
+    },
+    Register {
+        from: Connection,
+        service: Name,
+        first: u16,
+        operations: Vec<Name>,
+        options: ServiceOptions,
+    },
+    Change {
+        from: Connection,
+        service: Name,
+        changes: Vec<(Action, Resource)>,
+    },
+    Yielded {
+        from: Connection,
+        service: Name,
+        resource: Resource,
+    },
+    /// Of the sender, where it names no worker.
+    Drain {
+        from: Connection,
+        worker: u64,
     },
     SessionMapped {
         from: Connection,

@@ -3,10 +3,12 @@
 //! ```text
 //! core     the data path: poll, check, route, dispatch, or let wait        ┐
 //! attach   who comes and goes, and what a death leaves                     │ no I/O, over any memory
-//! session  what the director keeps of a client      table  who provides what
+//! session  what the director keeps of a client      table  who provides what, and who holds what
+//! schedule who gets a call                          held   calls on resources that one worker holds
 //! worker   what it keeps of a worker                recovery  what it inherits  ┘
 //! data     the thread that drives the core          control  the thread of sockets and descriptors
 //! link     what the two say to each other           handle   what a program holds
+//! names    keys that are names
 //! earlier  what a killed director left
 //! ```
 
@@ -16,10 +18,13 @@ pub mod core;
 mod data;
 mod earlier;
 pub(crate) mod handle;
+mod held;
 pub mod inspect;
 mod link;
+mod names;
 pub mod recovery;
 pub(crate) mod rows;
+pub mod schedule;
 pub mod session;
 pub mod table;
 pub mod worker;

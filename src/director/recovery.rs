@@ -119,6 +119,16 @@ impl Recovery {
         self.open && self.workers.iter().any(|w| w.presence == Presence::Awaited || w.is_telling)
     }
 
+    /// Whether somebody may hold an exclusive right of whom nothing is known yet.
+    fn awaits_holders(&self) -> bool {
+        self.open && (self.incomplete || self.awaits_workers())
+    }
+
+    /// Whether a worker has come back and has not told all that it provides and holds.
+    pub(super) fn is_telling(&self, worker: u64) -> bool {
+        self.open && self.workers.iter().any(|w| w.worker == worker && w.is_telling)
+    }
+
     /// Whether sessions and workers may still come back.
     pub fn is_open(&self) -> bool {
         self.open
@@ -199,9 +209,11 @@ impl<M: Memory> DirectorCore<M> {
         (self.recovery.incomplete, self.recovery.unsettled) = (true, true);
     }
 
-    /// Until then workers and sessions may come back.
+    /// Until then workers and sessions may come back. No exclusive right is granted before all workers have, which may
+    /// hold some.
     pub fn open_window(&mut self, until_ns: u64) {
         (self.recovery.until_ns, self.recovery.open) = (until_ns, true);
+        self.table.rights.withhold(true);
     }
 
     /// A session comes back, with the memory and the id that it had. Its client opens its routes, publishes again
@@ -313,6 +325,11 @@ impl<M: Memory> DirectorCore<M> {
                 w.presence = Presence::Missed;
             }
             self.resettle = true;
+        }
+        if self.table.rights.is_withheld() && !self.recovery.awaits_holders() {
+            self.table.rights.withhold(false);
+            self.tell(fx);
+            self.held.wake_all();
         }
         if std::mem::take(&mut self.resettle) {
             for (key, slot) in std::mem::take(&mut self.recovery.held) {

@@ -1,11 +1,11 @@
-//! An inspection, as messages and back.
+//! An inspection, as messages and back; and what else a monitor may ask for.
 
 use super::inspect::{Inspection, ServiceInfo, SessionInfo, WorkerInfo};
 use crate::bus::Bus;
 use crate::control::greeting::{ANSWER_NS, greet, unexpected};
 use crate::control::message::{FromDirector, Role, ToDirector};
 use crate::control::name::Name;
-use crate::error::Error;
+use crate::error::{Error, Status};
 use crate::identity::Identity;
 use crate::limits;
 
@@ -80,6 +80,17 @@ pub fn ask(bus: &Bus) -> Result<Inspection, Error> {
             Some(false) => {}
             None => return Err(unexpected()),
         }
+    }
+}
+
+/// Asks a director to drain a worker.
+pub fn drain(bus: &Bus, worker: u64) -> Result<(), Error> {
+    let channel = greet(bus, Role::Monitor, ANSWER_NS)?;
+    channel.send_message(&ToDirector::Drain { worker }, &[]).map_err(Error::io("asking to drain"))?;
+    match channel.answer(ANSWER_NS)? {
+        (FromDirector::Provided { status: Status::Ok, .. }, _) => Ok(()),
+        (FromDirector::Provided { status, message }, _) => Err(Error::Refused { status, message }),
+        _ => Err(unexpected()),
     }
 }
 

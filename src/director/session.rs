@@ -4,6 +4,7 @@
 //! attaches: so the queue can't overflow, costs no allocation, and a flood fills only its own. The places of a
 //! route's waiting calls form a list, in the order in which the client sent them.
 
+use super::table::CLASSES;
 use crate::core::parking::{Bell, Parking};
 use crate::core::reply::Replies;
 use crate::core::ring::Taker;
@@ -27,6 +28,8 @@ struct WaitingCall {
     occupied: bool,
     /// It waits for its worker, in no route's list.
     held: bool,
+    /// Whether it waits for a resource's holder, and so is in none of its route's lists.
+    parked: bool,
     next: u32,
     previous: u32,
     record: Record,
@@ -39,10 +42,17 @@ pub struct Route {
     pub operation: usize,
     /// Calls that wait.
     pub waiting: u32,
-    /// Whether it has a turn in the operation's queue.
-    pub has_turn: bool,
+    /// Its waiting calls, by class.
+    lists: [List; CLASSES],
+}
+
+/// Calls of one route and class that wait, in their order.
+#[derive(Clone, Copy, Debug)]
+struct List {
     first: u32,
     last: u32,
+    /// Whether it has a turn in the operation's queue.
+    has_turn: bool,
 }
 
 /// What a session is to one worker.
@@ -121,6 +131,7 @@ impl<M: Memory> Session<M> {
             last: 0,
             occupied: false,
             held: false,
+            parked: false,
             next: NONE,
             previous: NONE,
             record: [0; LINE],
@@ -179,7 +190,10 @@ impl<M: Memory> Session<M> {
         let within = |field, value: u64, bound: u64| {
             if value <= bound { Ok(()) } else { Err(Fault::Field { field, value, bound }) }
         };
-        within("flags", u64::from(request.flags), u64::from(flag::ALL))?;
+        if request.flags & !flag::ALL != 0 {
+            let (value, bound) = (u64::from(request.flags), u64::from(flag::ALL));
+            return Err(Fault::Field { field: "flags", value, bound });
+        }
         if place(request.len as usize, request.flags) == Place::Arena {
             let end = record[WORD_PAYLOAD_AT].saturating_add(u64::from(request.len));
             within("payload end", end, self.out.arena_bytes)?;
@@ -214,7 +228,11 @@ impl<M: Memory> Session<M> {
         if number >= self.routes.len() {
             self.routes.resize_with(number + 1, || None);
         }
-        let route = Route { operation, waiting: 0, has_turn: false, first: NONE, last: NONE };
+        let route = Route {
+            operation,
+            waiting: 0,
+            lists: [List { first: NONE, last: NONE, has_turn: false }; CLASSES],
+        };
         self.routes[number] = Some(route);
     }
 
@@ -270,26 +288,28 @@ impl<M: Memory> Session<M> {
         self.inbox.store(self.at.notices, self.notices);
     }
 
-    /// Lets a call wait, behind those of its route. Returns whether the route has to be given a turn.
+    /// Lets a call wait, behind those of its route and class. Returns whether these have to be given a turn.
     pub fn wait(&mut self, number: u32, request: &Request, record: &Record) -> bool {
         let slot = self.replies.slot(request.ticket) as u32;
         let Some(route) = self.routes.get_mut(number as usize).and_then(Option::as_mut) else { return false };
+        let list = &mut route.lists[request.class()];
         let place = &mut self.places[slot as usize];
-        (place.record, place.occupied, place.next, place.previous) = (*record, true, NONE, route.last);
-        match std::mem::replace(&mut route.last, slot) {
-            NONE => route.first = slot,
+        (place.record, place.occupied, place.parked) = (*record, true, false);
+        (place.next, place.previous) = (NONE, list.last);
+        match std::mem::replace(&mut list.last, slot) {
+            NONE => list.first = slot,
             last => self.places[last as usize].next = slot,
         }
         route.waiting += 1;
         self.waiting += 1;
-        !std::mem::replace(&mut route.has_turn, true)
+        !std::mem::replace(&mut list.has_turn, true)
     }
 
     /// Keeps a call that was published again until it is known what has become of it. Returns its slot.
     pub fn hold(&mut self, request: &Request, record: &Record) -> u32 {
         let slot = self.replies.slot(request.ticket);
         let place = &mut self.places[slot];
-        (place.record, place.occupied, place.held) = (*record, true, true);
+        (place.record, place.occupied, place.parked, place.held) = (*record, true, false, true);
         slot as u32
     }
 
@@ -300,10 +320,28 @@ impl<M: Memory> Session<M> {
         Some(place.record)
     }
 
-    /// The slot of the first call that waits on a route.
-    pub fn first_waiting(&self, number: u32) -> Option<u32> {
-        let route = self.routes.get(number as usize)?.as_ref()?;
-        (route.first != NONE).then_some(route.first)
+    /// Lets a call wait for a resource's holder. Returns its slot.
+    pub fn park(&mut self, request: &Request, record: &Record) -> u32 {
+        let slot = self.replies.slot(request.ticket) as u32;
+        let place = &mut self.places[slot as usize];
+        (place.record, place.occupied, place.parked) = (*record, true, true);
+        if let Some(route) = self.route(request.operation) {
+            route.waiting += 1;
+        }
+        self.waiting += 1;
+        slot
+    }
+
+    /// The call that waits in a slot for a resource's holder.
+    pub fn parked_record(&self, slot: u32) -> Option<&Record> {
+        self.places.get(slot as usize).filter(|p| p.occupied && p.parked).map(|p| &p.record)
+    }
+
+    /// The slot of the first call that waits on a route in a class; if there is none, its turn is over.
+    pub fn first_waiting(&mut self, number: u32, class: usize) -> Option<u32> {
+        let list = &mut self.route(number)?.lists[class];
+        list.has_turn = list.first != NONE;
+        list.has_turn.then_some(list.first)
     }
 
     /// The call that waits in a slot.
@@ -317,19 +355,23 @@ impl<M: Memory> Session<M> {
         if !std::mem::replace(&mut place.occupied, false) || std::mem::take(&mut place.held) {
             return;
         }
-        let (previous, next) = (place.previous, place.next);
-        let number = Request::of_client(&place.record).operation;
-        let Some(route) = self.routes[number as usize].as_mut() else { return };
+        let (previous, next, parked) = (place.previous, place.next, place.parked);
+        let request = Request::of_client(&place.record);
+        let Some(route) = self.routes[request.operation as usize].as_mut() else { return };
+        route.waiting -= 1;
+        self.waiting -= 1;
+        if parked {
+            return;
+        }
+        let list = &mut route.lists[request.class()];
         match previous {
-            NONE => route.first = next,
+            NONE => list.first = next,
             p => self.places[p as usize].next = next,
         }
         match next {
-            NONE => route.last = previous,
+            NONE => list.last = previous,
             n => self.places[n as usize].previous = previous,
         }
-        route.waiting -= 1;
-        self.waiting -= 1;
     }
 
     /// The slots in which calls wait for room: the director has their reply rights.

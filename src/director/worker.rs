@@ -40,6 +40,8 @@ pub struct Flight {
 pub enum Standing {
     /// Yes.
     Serving,
+    /// It serves what its ring holds, and will leave: no.
+    Draining,
     /// It lives, but its socket is closed: no.
     Gone,
 }
@@ -73,6 +75,8 @@ pub struct Worker<M: Memory> {
     looked_ns: u64,
     bell: Bell,
     wanted: Parking,
+    rights_at: usize,
+    rights: u64,
     indices: Indices,
     /// Whether something was pushed since it was last looked at for ringing.
     pub touched: bool,
@@ -108,6 +112,8 @@ impl<M: Memory> Worker<M> {
             looked_ns: 0,
             bell: Bell::new(progress.waiting),
             wanted: Parking::new(at.wanted, 0),
+            rights_at: at.rights,
+            rights: 0,
             indices: Indices::default(),
             touched: false,
             sessions: 0,
@@ -142,6 +148,22 @@ impl<M: Memory> Worker<M> {
         let (in_flight, share) = (self.in_flight(), self.share());
         let not_begun = self.ring.next() - self.taken;
         in_flight < share || (not_begun + 1 < share && in_flight < self.share_max)
+    }
+
+    /// Whether its ring has room for one more, whatever its share is.
+    #[inline]
+    pub fn has_slots(&self) -> bool {
+        self.in_flight() < self.share_max
+    }
+
+    /// Whether it is given new work.
+    pub fn is_serving(&self) -> bool {
+        self.standing == Standing::Serving
+    }
+
+    /// The position of the next record.
+    pub fn pushed(&self) -> u64 {
+        self.ring.next()
     }
 
     /// Looks how far it is, and sets its share by how quickly it got there.
@@ -238,6 +260,15 @@ impl<M: Memory> Worker<M> {
     /// Takes that back.
     pub fn unwant(&mut self) {
         self.wanted.awake(&self.work);
+    }
+
+    /// A message about rights is on its way to it: its number, which stands in the segment before any record that is
+    /// pushed from now on.
+    pub fn count_rights(&mut self) -> u64 {
+        self.rights += 1;
+        self.work.release();
+        self.work.store(self.rights_at, self.rights);
+        self.rights
     }
 
     /// An index for a session, if there is one left.

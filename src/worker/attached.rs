@@ -5,10 +5,11 @@
 //! it has begun. A director that does not know it gets a worker with fresh memory; requests that it has begun belong
 //! to the side that they came from, and are answered there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::core::{Begun, Effects, Taken, WorkerCore};
+use super::rights::Rights;
 use crate::bus::Bus;
 use crate::control::greeting::{ANSWER_NS, greet, unexpected};
 use crate::control::message::{FromDirector, Role, ToDirector};
@@ -18,9 +19,11 @@ use crate::error::{Error, Fault, Status};
 use crate::identity::Identity;
 use crate::layout::{HEAD, LINE, Place, Record, ReplyHead, SessionShape, WORD_REPLY_AT, WorkShape};
 use crate::layout::{flag, place, reply_flag, reply_place};
+use crate::limits;
 use crate::memory::named::check_read_only;
 use crate::memory::sealed::{self, Kind};
 use crate::memory::{Doorbell, Mapped, Ro, Rw};
+use crate::resource::{Action, Key, Resource, ServiceOptions};
 use crate::shared::Shared;
 use crate::waiting::{Waiter, now_ns};
 
@@ -94,8 +97,13 @@ pub struct Attached {
     /// `None` once the director is gone.
     channel: Option<Channel>,
     control_read: u64,
-    /// Answers to Provide and Withdraw that came while something else was awaited.
-    provided: Vec<(Status, String)>,
+    /// Answers to Provide and the like that came while something else was awaited.
+    provided: VecDeque<(Status, String)>,
+    named: VecDeque<(Status, u64)>,
+    /// What the director's socket had no room for yet.
+    unsent: VecDeque<ToDirector>,
+    /// What it holds exclusively.
+    pub rights: Rights,
 }
 
 impl Attached {
@@ -121,7 +129,10 @@ impl Attached {
             own,
             channel: Some(channel),
             control_read: 0,
-            provided: Vec::new(),
+            provided: VecDeque::new(),
+            named: VecDeque::new(),
+            unsent: VecDeque::new(),
+            rights: Rights::default(),
         })
     }
 
@@ -146,6 +157,9 @@ impl Attached {
         self.credential = opened.credential;
         self.control_read = 0;
         self.provided.clear();
+        self.named.clear();
+        self.unsent.clear();
+        self.rights.begin_again();
         self.channel = Some(channel);
         Ok(true)
     }
@@ -181,6 +195,16 @@ impl Attached {
     /// Takes the next request. A ring that can't be is the director's fault: it is left.
     #[inline]
     pub fn take(&mut self, now_ns: u64) -> Taken {
+        // No record is begun before all has been read that the director said about rights before it pushed it; and
+        // the program has heard of it.
+        if self.core.rights_before_next().is_some_and(|said| said > self.rights.heard) {
+            self.read_control();
+            // Of a director that died before it had said all, what stands behind that never begins.
+            let behind = self.core.rights_before_next().is_some_and(|said| said > self.rights.heard);
+            if behind || self.rights.has_told() {
+                return Taken::Nothing;
+            }
+        }
         match self.core.take(now_ns, &mut self.bells) {
             Ok(taken) => taken,
             Err(fault) => {
@@ -215,6 +239,7 @@ impl Attached {
     /// Reads the control socket to its end.
     pub fn read_control(&mut self) {
         self.control_read = self.core.control_sequence();
+        self.send_unsent();
         while let Some(channel) = &self.channel {
             match channel.receive_message::<FromDirector>() {
                 Ok(Received::Nothing) => return,
@@ -249,7 +274,15 @@ impl Attached {
                 self.send(&ToDirector::SessionMapped { index, accepted: mapped.is_ok() });
             }
             FromDirector::UnmapSession { index } if self.core.retire_session(index) => self.unmapped(index),
-            FromDirector::Provided { status, message } => self.provided.push((status, message)),
+            FromDirector::Provided { status, message } => self.provided.push_back((status, message)),
+            FromDirector::KeyNamed { status, word } => self.named.push_back((status, word)),
+            FromDirector::Granted { sequence, service, resource } => {
+                self.rights.granted(sequence, &service, resource);
+            }
+            FromDirector::Recalled { sequence, service, resource, before } => {
+                self.rights.recalled(sequence, service, resource, before);
+            }
+            FromDirector::Draining { sequence, before } => self.rights.drain(sequence, before),
             _ => {}
         }
     }
@@ -294,25 +327,34 @@ impl Attached {
     }
 
     fn send(&mut self, message: &ToDirector) {
-        if let Some(channel) = &self.channel
-            && channel.send_message(message, &[]).is_err()
-        {
-            // It reads nothing any more: as good as gone.
-            self.channel = None;
+        self.unsent.push_back(message.clone());
+        self.send_unsent();
+    }
+
+    /// Sends what waits; what the socket has no room for waits on. A director that doesn't read may itself be
+    /// waiting for this worker to read, so nobody waits for it here.
+    fn send_unsent(&mut self) {
+        while let (Some(message), Some(channel)) = (self.unsent.front(), &self.channel) {
+            match channel.send_message(message, &[]) {
+                Ok(()) => drop(self.unsent.pop_front()),
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => return,
+                Err(_) => self.channel = None, // it reads nothing any more: as good as gone
+            }
         }
     }
 
     /// Says something and waits for the answer, which comes in order. Blocks for a round trip on a socket.
-    fn ask(&mut self, message: &ToDirector) -> Result<(), Error> {
+    fn ask<T>(
+        &mut self,
+        message: &ToDirector,
+        answer: impl Fn(&mut Self) -> Option<(Status, T)>,
+    ) -> Result<(Status, T), Error> {
         self.send(message);
         let until_ns = now_ns() + ANSWER_NS;
         loop {
             self.read_control();
-            if !self.provided.is_empty() {
-                return match self.provided.remove(0) {
-                    (Status::Ok, _) => Ok(()),
-                    (status, message) => Err(Error::Refused { status, message }),
-                };
+            if let Some(answer) = answer(self) {
+                return Ok(answer);
             }
             let waited = self.channel.as_ref().map(|channel| channel.wait_readable(until_ns));
             match waited {
@@ -326,24 +368,90 @@ impl Attached {
         }
     }
 
+    fn ask_whether(&mut self, message: &ToDirector) -> Result<(), Error> {
+        match self.ask(message, |own| own.provided.pop_front())? {
+            (Status::Ok, _) => Ok(()),
+            (status, message) if message.is_empty() => {
+                Err(Error::Refused { status, message: status.text().into() })
+            }
+            (status, message) => Err(Error::Refused { status, message }),
+        }
+    }
+
+    /// Provides a service from now on, as its options say.
+    pub fn register(
+        &mut self,
+        service: &Name,
+        first: u16,
+        operations: &[Name],
+        options: ServiceOptions,
+    ) -> Result<(), Error> {
+        let (service, operations) = (service.clone(), operations.to_vec());
+        self.ask_whether(&ToDirector::Register { service, first, operations, options })
+    }
+
+    /// Changes what this worker declares and holds.
+    pub fn change(&mut self, service: &Name, changes: &[(Action, Resource)]) -> Result<(), Error> {
+        self.ask_whether(&ToDirector::Change { service: service.clone(), changes: changes.to_vec() })
+    }
+
+    /// Tells a new director what this worker held of a service, and gives up again what it was giving up.
+    pub fn present_again(&mut self, service: &Name) -> Result<(), Error> {
+        let (held, unfinished) = self.rights.earlier(service);
+        for (action, resources) in [(Action::Acquire, held), (Action::Release, unfinished)] {
+            for some in resources.chunks(limits::RESOURCES_PER_CHANGE) {
+                let changes: Vec<_> = some.iter().map(|&resource| (action, resource)).collect();
+                self.change(service, &changes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The key of a name.
+    pub fn key(&mut self, name: &Name) -> Result<Key, Error> {
+        match self.ask(&ToDirector::NameKey { name: name.clone() }, |own| own.named.pop_front())? {
+            (Status::Ok, word) => Ok(Key::from_word(word, true)),
+            (status, _) => Err(Error::Refused { status, message: status.text().into() }),
+        }
+    }
+
+    /// Asks to be given no new work.
+    pub fn drain(&mut self) -> Result<(), Error> {
+        self.ask_whether(&ToDirector::Drain { worker: 0 })
+    }
+
+    /// Gives a recalled resource up.
+    pub fn give_up(&mut self, service: Name, resource: Resource) {
+        self.send(&ToDirector::Yielded { service, resource });
+    }
+
+    /// The position + 1 of the last request that was begun.
+    pub fn taken(&self) -> u64 {
+        self.core.taken()
+    }
+
     /// This worker provides a service from now on.
     pub fn provide(&mut self, service: &Name, first: u16, operations: &[Name]) -> Result<(), Error> {
         let (service, operations) = (service.clone(), operations.to_vec());
-        self.ask(&ToDirector::Provide { service, first, operations })
+        self.ask_whether(&ToDirector::Provide { service, first, operations })
     }
 
-    /// Says that a worker that came back has told all that it provides.
+    /// Says that a worker that came back has told all that it provides and holds.
     pub fn provided_again(&mut self) {
+        if self.is_attached() {
+            self.rights.lose_unconfirmed();
+        }
         self.send(&ToDirector::Republished);
     }
 
     /// No more.
     pub fn withdraw(&mut self, service: &Name) -> Result<(), Error> {
-        self.ask(&ToDirector::Withdraw { service: service.clone() })
+        self.ask_whether(&ToDirector::Withdraw { service: service.clone() })
     }
 
     /// Takes nothing more: what stands in the ring goes to others.
     pub fn leave(&mut self) {
+        self.unsent.clear();
         let taken = self.core.stop_taking();
         self.send(&ToDirector::Leave { taken });
         self.channel = None;

@@ -51,7 +51,7 @@ pub struct Begun {
     pub request: Request,
     /// The record as it was taken.
     pub record: Record,
-    position: u64,
+    pub(super) position: u64,
     began_ns: u64,
     /// Under which director it began.
     life: u32,
@@ -147,6 +147,20 @@ impl<M: Memory> WorkerCore<M> {
     #[inline]
     pub fn control_sequence(&self) -> u64 {
         self.work.load(self.at.control)
+    }
+
+    /// How many messages about rights the director had sent before it pushed the next record; `None`: there is none.
+    #[inline]
+    pub fn rights_before_next(&self) -> Option<u64> {
+        self.is_ready().then(|| {
+            self.work.acquire(); // pairs with the release in Publisher::publish: the count was stored before
+            self.work.load(self.at.rights)
+        })
+    }
+
+    /// The position + 1 of the last request that was begun: what stands behind it never began.
+    pub fn taken(&self) -> u64 {
+        self.ring.next()
     }
 
     /// How many requests have been answered.

@@ -12,6 +12,7 @@ use slab::Slab;
 use super::attached::Attached;
 use super::core::{Begun, Taken};
 use super::request::{Request, Served};
+use super::rights::Event;
 use crate::bus::Bus;
 use crate::control::message::twin;
 use crate::control::name::Name;
@@ -20,6 +21,7 @@ use crate::error::{Error, Status};
 use crate::layout::WorkShape;
 use crate::limits;
 use crate::memory::{Doorbell, Fork};
+use crate::resource::{Action, Changes, Key, Resource, ServiceOptions};
 use crate::waiting::{Armed, Until, Waiter, Waiting};
 
 /// How often a worker that doesn't sleep looks whether its director is still there.
@@ -68,11 +70,15 @@ impl WorkerOptions {
 /// A worker on a bus. It may be sent to another thread, and is used by one at a time; a process can have several.
 pub struct Worker {
     pub(super) inner: RefCell<Inner>,
+    listener: RefCell<Option<Listener>>,
     stop: Arc<Stop>,
     /// The waiter's descriptor again: one that can be lent while nothing else is.
     events: OwnedFd,
     fork: Fork,
 }
+
+/// What hears of events.
+type Listener = Box<dyn FnMut(&Event) + Send>;
 
 /// Asks a worker to stop, from any thread.
 #[derive(Clone)]
@@ -123,6 +129,7 @@ struct Service {
     name: Name,
     first: u16,
     operations: Vec<Name>,
+    options: ServiceOptions,
 }
 
 /// A worker's state. Borrowed for the length of one operation; never across a call of the program's own code.
@@ -142,7 +149,10 @@ pub(super) struct Inner {
     next_operation: u16,
     /// By the worker's own number: which service and operation.
     names: HashMap<u16, (Name, Name)>,
+    keys: HashMap<Name, Key>,
     attach_at_ns: u64,
+    /// It has left, and serves no more.
+    drained: bool,
 }
 
 /// A request that has begun and is not answered.
@@ -211,9 +221,11 @@ impl Worker {
             services: Vec::new(),
             next_operation: 0,
             names: HashMap::new(),
+            keys: HashMap::new(),
             attach_at_ns: 0,
+            drained: false,
         };
-        Ok(Worker { inner: RefCell::new(inner), stop, events, fork })
+        Ok(Worker { inner: RefCell::new(inner), listener: RefCell::new(None), stop, events, fork })
     }
 
     /// The worker's id on its bus, as replies carry it.
@@ -229,11 +241,114 @@ impl Worker {
     /// # Errors
     /// [`Error::Name`], [`Error::Refused`], [`Error::Option`] for too many operations.
     pub fn provide(&self, service: &str, operations: &[&str]) -> Result<u32, Error> {
+        self.provide_with(service, operations, ServiceOptions::default())
+    }
+
+    /// The same, on some resources only, or with a policy for the service: see [`ServiceOptions`].
+    ///
+    /// # Errors
+    /// As [`provide`](Self::provide); [`Error::Refused`] with BAD_RESOURCE; [`Error::Option`] for more than
+    /// [`RESOURCES_PER_CHANGE`](limits::RESOURCES_PER_CHANGE) resources: [`change`](Self::change) adds more.
+    pub fn provide_with(
+        &self,
+        service: &str,
+        operations: &[&str],
+        options: ServiceOptions,
+    ) -> Result<u32, Error> {
         self.check_fork()?;
         let name = Name::new("service", service)?;
         let operations: Result<Vec<Name>, Error> =
             operations.iter().map(|o| Name::new("operation", o)).collect();
-        self.inner.borrow_mut().provide(name, operations?)
+        check_resources(options.resources.len())?;
+        self.inner.borrow_mut().provide(name, operations?, options)
+    }
+
+    /// Changes what this worker declares and holds in a service that it provides: in one step, all of it or nothing,
+    /// while calls go on. A right that another worker holds is handed over when that one has finished what it was
+    /// given: [`holds`](Self::holds) and [`Event::Gained`] say when. Blocks for a round trip on a socket.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with NO_SUCH_SERVICE, NO_SUCH_RESOURCE (withdrawn but not declared so), NOT_HELD (released
+    /// but not held), BAD_RESOURCE, BUSY (too many); [`Error::Option`] for more than
+    /// [`RESOURCES_PER_CHANGE`](limits::RESOURCES_PER_CHANGE) resources.
+    pub fn change(&self, service: &str, changes: Changes) -> Result<(), Error> {
+        self.check_fork()?;
+        let name = Name::new("service", service)?;
+        check_resources(changes.0.len())?;
+        self.inner.borrow_mut().change(&name, &changes.0)
+    }
+
+    /// Asks for the exclusive right to a key or a range. Returns whether it is held already; if not, another worker
+    /// holds it, was asked to hand it over, and [`Event::Gained`] will tell. Blocks for a round trip on a socket.
+    ///
+    /// # Errors
+    /// As [`change`](Self::change).
+    pub fn acquire(&self, service: &str, resource: impl Into<Resource>) -> Result<bool, Error> {
+        let resource = resource.into();
+        self.change(service, Changes::new().acquire(resource))?;
+        Ok(self.inner.borrow().attached.1.rights.holds(service, resource))
+    }
+
+    /// Gives a right back. What this worker was given on it, it still serves; then it is lost: [`Event::Lost`].
+    /// Blocks for a round trip on a socket.
+    ///
+    /// # Errors
+    /// As [`change`](Self::change).
+    pub fn release(&self, service: &str, resource: impl Into<Resource>) -> Result<(), Error> {
+        self.change(service, Changes::new().release(resource))
+    }
+
+    /// What this worker holds exclusively of a service, as far as it has heard.
+    pub fn holds(&self, service: &str) -> Vec<Resource> {
+        self.inner.borrow().attached.1.rights.held(service)
+    }
+
+    /// The key of a resource's name: the same for every client and worker of the bus. Blocks for a round trip on a
+    /// socket, once for each name.
+    ///
+    /// # Errors
+    /// [`Error::Name`]; [`Error::Refused`] with BAD_RESOURCE if another name has the same hash.
+    pub fn key(&self, name: &str) -> Result<Key, Error> {
+        self.check_fork()?;
+        let name = Name::new("key", name)?;
+        let mut inner = self.inner.borrow_mut();
+        if let Some(&key) = inner.keys.get(&name) {
+            return Ok(key);
+        }
+        let key = inner.attached.1.key(&name)?;
+        inner.keys.insert(name, key);
+        Ok(key)
+    }
+
+    /// Takes no new work: what this worker was given it still serves, then `serve` returns and `next` says
+    /// [`Error::Drained`]. Clients notice nothing. Blocks for a round trip on a socket.
+    ///
+    /// # Errors
+    /// [`Error::DirectorGone`].
+    pub fn drain(&self) -> Result<(), Error> {
+        self.check_fork()?;
+        self.inner.borrow_mut().attached.1.drain()
+    }
+
+    /// Calls `listener` with each [`Event`], from within [`next`](Self::next) and [`serve`](Self::serve). A resource
+    /// that is lost is another's only when the listener has returned.
+    pub fn on_event(&self, listener: impl FnMut(&Event) + Send + 'static) {
+        *self.listener.borrow_mut() = Some(Box::new(listener));
+    }
+
+    /// Tells the program what it has not heard yet. Nothing is borrowed while it listens.
+    fn tell(&self) {
+        loop {
+            let Some(told) = self.inner.borrow_mut().attached.1.rights.next_told() else { return };
+            let listener = self.listener.borrow_mut().take();
+            if let Some(mut listener) = listener {
+                listener(&told.event);
+                self.listener.borrow_mut().get_or_insert(listener);
+            }
+            if let Some((service, resource)) = told.yields {
+                self.inner.borrow_mut().attached.1.give_up(service, resource);
+            }
+        }
     }
 
     /// Provides it no more. What was given to this worker already it still serves. Blocks for a round trip.
@@ -244,20 +359,25 @@ impl Worker {
         self.check_fork()?;
         let name = Name::new("service", service)?;
         let mut inner = self.inner.borrow_mut();
+        inner.attached.1.withdraw(&name)?;
         inner.services.retain(|s| s.name != name);
-        inner.attached.1.withdraw(&name)
+        Ok(())
     }
 
     /// The next request, in the order in which they came. `None`: none came in time.
     ///
     /// # Errors
     /// [`Error::Interrupted`] once the worker was asked to stop; when it was woken; when a signal came, if one may
-    /// end the wait ([`WorkerOptions::interruptible`]).
+    /// end the wait ([`WorkerOptions::interruptible`]). [`Error::Drained`] once it has served its last request.
     pub fn next(&self, until: Until) -> Result<Option<Request<'_>>, Error> {
         self.check_fork()?;
         let mut inner = self.inner.borrow_mut();
         let until_ns = until.ns();
+        inner.attached.1.rights.look_again();
         loop {
+            if inner.drained {
+                return Err(Error::Drained);
+            }
             if self.stop.is_asked() || self.stop.take_woken() || inner.waiter.take_interrupted() {
                 return Err(Error::Interrupted);
             }
@@ -265,6 +385,12 @@ impl Worker {
                 inner.attach_again()?;
             }
             match inner.look(&self.stop, until_ns)? {
+                Found::Told => {
+                    drop(inner);
+                    self.tell();
+                    inner = self.inner.borrow_mut();
+                }
+                Found::Due => inner.settle_rights(),
                 Found::Begun(begun) => {
                     let id = inner.enter(begun);
                     return Ok(Some(Request::new(self, id)));
@@ -300,7 +426,7 @@ impl Worker {
                     }
                 }
                 Ok(None) => {}
-                Err(Error::Interrupted) => return Ok(()),
+                Err(Error::Interrupted | Error::Drained) => return Ok(()),
                 Err(error) => return Err(error),
             }
         }
@@ -378,7 +504,7 @@ impl Drop for Worker {
 }
 
 impl Inner {
-    fn provide(&mut self, name: Name, operations: Vec<Name>) -> Result<u32, Error> {
+    fn provide(&mut self, name: Name, operations: Vec<Name>, options: ServiceOptions) -> Result<u32, Error> {
         let count = operations.len();
         let most = limits::OPERATIONS_MAX.min(usize::from(u16::MAX - self.next_operation));
         if count == 0 || count > most {
@@ -390,14 +516,55 @@ impl Inner {
             return Err(Error::Name { what: "operation", name, why });
         }
         let first = self.next_operation;
-        self.attached.1.provide(&name, first, &operations)?;
+        if options == ServiceOptions::default() {
+            self.attached.1.provide(&name, first, &operations)?;
+        } else {
+            self.attached.1.register(&name, first, &operations, options.clone())?;
+        }
         self.next_operation += count as u16;
         for (i, operation) in operations.iter().enumerate() {
             self.names.insert(first + i as u16, (name.clone(), operation.clone()));
         }
         self.services.retain(|s| s.name != name);
-        self.services.push(Service { name, first, operations });
+        self.services.push(Service { name, first, operations, options });
         Ok(u32::from(first))
+    }
+
+    fn change(&mut self, name: &Name, changes: &[(Action, Resource)]) -> Result<(), Error> {
+        self.attached.1.change(name, changes)?;
+        let Some(service) = self.services.iter_mut().find(|s| s.name == *name) else { return Ok(()) };
+        let declared = &mut service.options.resources;
+        let of = |action| changes.iter().filter(move |(a, _)| *a == action).map(|&(_, resource)| resource);
+        if declared.is_empty() && changes.iter().any(|(a, _)| matches!(a, Action::Declare | Action::Withdraw))
+        {
+            declared.push(Resource::All);
+        }
+        let withdrawn: Vec<Resource> = of(Action::Withdraw).collect();
+        declared.retain(|resource| !withdrawn.contains(resource));
+        declared.extend(of(Action::Declare));
+        Ok(())
+    }
+
+    /// Gives up what was recalled and is served; leaves, if that was the last thing to do.
+    fn settle_rights(&mut self) {
+        let (number, attached) = (self.attached.0, &mut self.attached.1);
+        let (begun, names) = (&self.begun, &self.names);
+        let taken = attached.taken();
+        let is_kept = |about: Option<(&Name, Resource)>, before: u64| {
+            begun.iter().any(|(_, open)| {
+                let begun = &open.begun;
+                let concerns = about.is_none_or(|(service, resource)| {
+                    let operation = names.get(&(begun.request.operation as u16));
+                    operation.is_some_and(|(name, _)| name == service)
+                        && begun.request.resource().is_some_and(|key| resource.covers(key))
+                });
+                open.attachment == number && begun.position < before && concerns
+            })
+        };
+        if attached.rights.settle(taken, is_kept) {
+            attached.leave();
+            self.drained = true;
+        }
     }
 
     /// Service and operation of a request.
@@ -456,7 +623,8 @@ impl Inner {
         let attached = Attached::attach(&self.bus, self.shape, &self.waiter)?;
         self.waiter.remove(self.attached.1.doorbell());
         let number = self.attached.0 + 1;
-        let old = std::mem::replace(&mut self.attached, (number, attached));
+        let mut old = std::mem::replace(&mut self.attached, (number, attached));
+        self.attached.1.rights.tell_first(old.1.rights.lose_all());
         self.old.push(old);
         let begun = &self.begun;
         self.old.retain(|(number, _)| begun.iter().any(|(_, open)| open.attachment == *number));
@@ -466,7 +634,7 @@ impl Inner {
     /// Tells a new director what this worker provides. If that one goes away meanwhile, the next is told.
     fn provide_again(&mut self) -> Result<(), Error> {
         for service in &self.services {
-            if let Err(error) = self.attached.1.provide(&service.name, service.first, &service.operations) {
+            if let Err(error) = provide_again(&mut self.attached.1, service) {
                 tracing::warn!(%error, service = service.name.as_str(), "a service could not be provided again");
             }
         }
@@ -521,9 +689,35 @@ impl Inner {
     }
 }
 
+/// Tells a new director about a service: what this worker provides of it, speaks for, and held.
+fn provide_again(attached: &mut Attached, service: &Service) -> Result<(), Error> {
+    let Service { name, first, operations, options } = service;
+    let mut resources = options.resources.chunks(limits::RESOURCES_PER_CHANGE);
+    let first_of_them = resources.next().unwrap_or_default().to_vec();
+    let options = ServiceOptions { resources: first_of_them, ..options.clone() };
+    attached.register(name, *first, operations, options)?;
+    for more in resources {
+        let more: Vec<_> = more.iter().map(|&resource| (Action::Declare, resource)).collect();
+        attached.change(name, &more)?;
+    }
+    attached.present_again(name)
+}
+
+fn check_resources(count: usize) -> Result<(), Error> {
+    if count <= limits::RESOURCES_PER_CHANGE {
+        return Ok(());
+    }
+    let bounds = format!("up to {} in one change", limits::RESOURCES_PER_CHANGE);
+    Err(Error::Option { what: "the number of resources", value: count as u64, bounds })
+}
+
 /// Why a worker's look has ended.
 enum Found {
     Begun(Begun),
+    /// The program is to be told something.
+    Told,
+    /// Something that was recalled may be given up.
+    Due,
     /// The time has come.
     Nothing,
     /// The director is gone, and the ring it left is empty.
@@ -550,10 +744,16 @@ impl Party for Look<'_> {
         if self.attached.has_control() {
             self.attached.read_control();
         }
+        if self.attached.rights.has_told() {
+            return Turn::Done(Found::Told);
+        }
         match self.attached.take(now_ns) {
             Taken::Begun(begun) => return Turn::Done(Found::Begun(begun)),
             Taken::Skipped => return Turn::Busy,
             Taken::Nothing => {}
+        }
+        if self.attached.rights.is_due(self.attached.taken()) {
+            return Turn::Done(Found::Due);
         }
         if self.check || now_ns.saturating_sub(self.checked_ns) > CHECK_NS {
             (self.check, self.checked_ns) = (false, now_ns);

@@ -3,6 +3,7 @@
 //! ```text
 //! core      take, begin, reply             no I/O, over any memory
 //! attached  the core, its memory, its sessions, its connection
+//! rights    what it holds exclusively
 //! handle    what a program holds           request  one request in its hands
 //! ```
 
@@ -10,3 +11,4 @@ mod attached;
 pub mod core;
 pub(crate) mod handle;
 pub(crate) mod request;
+pub(crate) mod rights;

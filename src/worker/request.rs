@@ -7,6 +7,7 @@ use crate::error::Status;
 use crate::identity::Identity;
 use crate::layout::{HEAD, LINE, Place, flag, reply_flag, reply_place};
 use crate::memory::Rw;
+use crate::resource::Key;
 use crate::shared::Shared;
 use crate::waiting::to_instant;
 
@@ -71,6 +72,11 @@ impl<'w> Request<'w> {
     /// The operation that it asks for, as a number: see [`Worker::provide`].
     pub fn number(&self) -> u32 {
         self.with(|_, begun| u32::from(begun.request.operation as u16)).unwrap_or(u32::MAX)
+    }
+
+    /// The resource that it is about, if it names one.
+    pub fn key(&self) -> Option<Key> {
+        self.with(|_, begun| begun.request.resource()).flatten()
     }
 
     /// The payload.

@@ -1,0 +1,148 @@
+//! What the resource table costs at scale: 10,000 services, 1,000,000 exclusively held resources.
+//!
+//! Keys are asked for in a random order, so nearly every look-up misses the caches, as it would among a million live
+//! resources. The memory is what the process has more after acquiring them, said once, before the measurements.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use trine::director::table::Table;
+use trine::director::table::rights::Span;
+use trine::{Key, Resource, ServiceOptions, Unheld};
+
+const SERVICES: usize = 10_000;
+const WORKERS: usize = 16;
+const HELD: usize = 1_000_000;
+
+/// Bytes of memory that this process has, in pages that were touched.
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux");
+    let pages = statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<usize>().ok());
+    pages.expect("a number of pages") * 4096
+}
+
+/// A table with its services, and the operations' keys.
+fn services() -> (Table, Vec<usize>) {
+    let mut table = Table::default();
+    let options = ServiceOptions::default().exclusive(Unheld::Wait);
+    let operation = |service: usize| {
+        let name = format!("service-{service}");
+        for worker in 0..2 {
+            let worker = (service + worker) % WORKERS;
+            table.provide_with(worker, &name, 0, &["operation"], &options).expect("room");
+        }
+        table.open_route(&name, "operation").expect("there")
+    };
+    let operations = (0..SERVICES).map(operation).collect();
+    (table, operations)
+}
+
+/// The n-th resource that is held: its operation, its key, and who holds it.
+fn nth(operations: &[usize], n: usize) -> (usize, Key, usize) {
+    let service = n % SERVICES;
+    (operations[service], Key::number((n / SERVICES) as u64 * 7), service % WORKERS)
+}
+
+fn table(c: &mut Criterion) {
+    let (mut table, operations) = services();
+    let before = resident();
+    let (mut longest, began) = (0, Instant::now());
+    for n in 0..HELD {
+        let (operation, key, worker) = nth(&operations, n);
+        let span = Span::of_key(table.operation(operation).service, key);
+        let claimed = Instant::now();
+        table.rights.claim(worker, span).expect("room");
+        table.rights.take_notices();
+        longest = longest.max(claimed.elapsed().as_micros());
+    }
+    let each_ns = began.elapsed().as_nanos() as usize / HELD;
+    let bytes = (resident() - before) / HELD;
+    println!(
+        "{HELD} resources held: {bytes} bytes each; {each_ns} ns to acquire one, the longest took {longest} us"
+    );
+
+    let mut state = 1_usize;
+    let mut random = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % HELD
+    };
+    let mut asked: Vec<(usize, Key)> = Vec::new();
+    asked.resize_with(1 << 20, || {
+        let (operation, key, _) = nth(&operations, random());
+        (operation, key)
+    });
+    let spans: Vec<Span> =
+        asked.iter().map(|&(operation, key)| Span::of_key(table.operation(operation).service, key)).collect();
+    // The floor: one load out of as much memory as the table has, at random.
+    let memory = vec![1_u64; HELD * 4];
+    let places: Vec<u32> = (0..1 << 20).map(|_| (random() * 4) as u32).collect();
+    let mut next = 0;
+    c.bench_function("table/floor: one load at random from 32 MB", |b| {
+        b.iter(|| {
+            next = (next + 1) & (places.len() - 1);
+            black_box(memory[places[next] as usize])
+        });
+    });
+    c.bench_function("table/holder of one of 1,000,000 keys", |b| {
+        b.iter(|| {
+            next = (next + 1) & (spans.len() - 1);
+            black_box(table.rights.holder(&spans[next]))
+        });
+    });
+    c.bench_function("table/the same, and one of 10,000 operations", |b| {
+        b.iter(|| {
+            next = (next + 1) & (asked.len() - 1);
+            let (operation, key) = asked[next];
+            black_box(table.holder(operation, key))
+        });
+    });
+    // The same key again and again: what the look-up costs where the caches have it.
+    c.bench_function("table/holder of the same key", |b| {
+        b.iter(|| black_box(table.holder(asked[0].0, asked[0].1)))
+    });
+    c.bench_function("table/holder of a key that nobody holds", |b| {
+        b.iter(|| black_box(table.holder(asked[0].0, Key::number(u64::MAX))));
+    });
+    let span = Span::of_key(table.operation(operations[0]).service, Key::number(u64::MAX));
+    c.bench_function("table/acquire, release and yield", |b| {
+        b.iter(|| {
+            table.rights.claim(0, span).expect("room");
+            table.rights.release(0, span).expect("held");
+            table.rights.yielded(0, span);
+            black_box(table.rights.take_notices())
+        });
+    });
+    c.bench_function("table/change of two keys", |b| {
+        use trine::resource::Action;
+        let service = table.provided_by(0, "service-0").expect("provided");
+        b.iter(|| {
+            let keys = [(Action::Declare, Resource::from(1)), (Action::Declare, Resource::from(2))];
+            table.change(0, service, &keys).expect("declared");
+            let keys = keys.map(|(_, resource)| (Action::Withdraw, resource));
+            table.change(0, service, &keys).expect("withdrawn");
+        });
+    });
+    sweep(&mut table);
+}
+
+/// A worker that held a sixteenth of all dies: how long the longest slice of sweeping takes.
+fn sweep(table: &mut Table) {
+    let died = Instant::now();
+    table.remove_worker(0);
+    let removed = died.elapsed().as_micros();
+    table.rights.remove_worker(0);
+    let dead = died.elapsed().as_micros();
+    let (mut slices, mut longest) = (0, 0);
+    while !table.rights.is_swept() {
+        let slice = Instant::now();
+        table.rights.sweep(256);
+        (slices, longest) = (slices + 1, longest.max(slice.elapsed().as_micros()));
+    }
+    println!(
+        "a death: {removed} us for what it provided, {dead} us in all; {slices} slices of sweeping, the longest {longest} us"
+    );
+}
+
+criterion_group!(benches, table);
+criterion_main!(benches);

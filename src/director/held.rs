@@ -1,0 +1,458 @@
+//! Calls on exclusively held resources: to the holder alone, and in order.
+//!
+//! ```text
+//! call on a key ─► somebody waits there already? ─► behind him
+//!               └► holder has room ─► dispatch
+//!                  holder has none, or is handing over ─► wait, in the key's own queue
+//!                  nobody holds it ─► wait, end NOT_HELD, or make somebody the holder: as the service says
+//! ```
+//! Calls that can't go wait in one queue for each key, whatever route they came by: so a key that nobody holds stands
+//! in no other's way, and each client's calls on a key are executed in the order in which it sent them.
+//!
+//! What a worker is told about rights is numbered, and the number stands in its segment before any record that is
+//! pushed after it: a worker takes no record before it has read that far.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::core::{DirectorCore, Effects, Told};
+use super::schedule::{Asking, Reach, reach};
+use super::table::Provider;
+use super::table::rights::{Holder, Notice, Span};
+use super::worker::Standing;
+use crate::core::Memory;
+use crate::error::Status;
+use crate::layout::{Record, Request};
+use crate::resource::{Action, Key, Resource, Unheld};
+
+/// Calls given out of one queue, and queues looked at, in one turn.
+const BUDGET: usize = 64;
+/// Dead workers' holdings swept out in one turn.
+const SWEEP: usize = 256;
+/// A holder that doesn't finish a hand-over for so long is silent: it keeps its right, and calls end as if nobody
+/// held the resource, where the service says that those end.
+const HAND_OVER_NS: u64 = 1_000_000_000;
+
+/// A call that waits, by where it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Call {
+    session: usize,
+    slot: u32,
+}
+
+#[derive(Default)]
+struct Queue {
+    calls: VecDeque<Call>,
+    has_turn: bool,
+    /// When the holder was first found to be handing over; 0 = it isn't.
+    leaving_ns: u64,
+}
+
+/// All calls that wait for a holder, or for room at one.
+#[derive(Default)]
+pub(super) struct Parked {
+    queues: HashMap<Span, Queue>,
+    /// Queues that may have become servable.
+    ready: VecDeque<Span>,
+    /// When to look at all of them again, for holders that are silent.
+    look_ns: u64,
+}
+
+impl Parked {
+    /// Whether nothing waits.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.queues.is_empty()
+    }
+
+    /// When it wants to be looked at.
+    pub fn wake_at_ns(&self) -> u64 {
+        if self.look_ns == 0 { u64::MAX } else { self.look_ns }
+    }
+
+    fn push(&mut self, span: Span, call: Call, turn: bool) {
+        let queue = self.queues.entry(span).or_default();
+        queue.calls.push_back(call);
+        if turn {
+            self.wake(&span);
+        }
+    }
+
+    /// A call waits no more. Whoever is served is the first, so only one that ends early is searched for.
+    fn forget(&mut self, span: &Span, call: Call) {
+        let Some(queue) = self.queues.get_mut(span) else { return };
+        if let Some(at) = queue.calls.iter().position(|&c| c == call) {
+            queue.calls.remove(at);
+        }
+        if queue.calls.is_empty() {
+            self.queues.remove(span);
+        }
+    }
+
+    /// Looks at these keys' queues in the next turn.
+    fn wake(&mut self, span: &Span) {
+        if span.first == span.last {
+            if let Some(queue) = self.queues.get_mut(span)
+                && !std::mem::replace(&mut queue.has_turn, true)
+            {
+                self.ready.push_back(*span);
+            }
+            return;
+        }
+        let within: Vec<Span> = self.queues.keys().filter(|key| key.overlaps(span)).copied().collect();
+        within.iter().for_each(|key| self.wake(key));
+    }
+
+    /// Looks at all queues in the next turn.
+    pub fn wake_all(&mut self) {
+        let all: Vec<Span> = self.queues.keys().copied().collect();
+        all.iter().for_each(|key| self.wake(key));
+    }
+
+    /// Keys whose holder has no room, perhaps.
+    pub fn ready(&self) -> impl Iterator<Item = &Span> {
+        self.ready.iter()
+    }
+}
+
+/// What became of an attempt to give a call to its holder.
+enum Attempt {
+    Give(Provider, u16),
+    /// The holder has no room, or hasn't mapped the session yet.
+    NoRoom,
+    /// Nobody can have it, until something changes.
+    Blocked,
+    /// The holder is handing over.
+    Leaving,
+    End(Status),
+}
+
+impl<M: Memory> DirectorCore<M> {
+    /// A call on a key of a service whose resources are exclusive.
+    pub(super) fn route_held(
+        &mut self,
+        key: usize,
+        mut record: Record,
+        request: Request,
+        resource: Key,
+        now_ns: u64,
+        fx: &mut impl Effects,
+    ) {
+        let Some(route) = self.sessions[key].route(request.operation) else { return };
+        let (operation, waiting) = (route.operation, route.waiting);
+        let span = Span::of_key(self.table.operation(operation).service, resource);
+        let mut turn = false;
+        if !self.held.queues.contains_key(&span) {
+            match self.attempt(operation, key, &span, now_ns, fx) {
+                Attempt::Give(to, index) => return self.dispatch(key, &mut record, &request, to, index, fx),
+                Attempt::End(status) => return self.refuse(key, request.ticket, status, fx),
+                Attempt::Blocked => {}
+                Attempt::NoRoom | Attempt::Leaving => turn = true,
+            }
+        }
+        if waiting >= self.settings.waiting_per_route {
+            return self.refuse(key, request.ticket, Status::Busy, fx);
+        }
+        self.expire_by(request.deadline_ns);
+        let slot = self.sessions[key].park(&request, &record);
+        self.held.push(span, Call { session: key, slot }, turn);
+    }
+
+    /// Whether a call on a key can go now.
+    fn attempt(
+        &mut self,
+        operation: usize,
+        key: usize,
+        span: &Span,
+        now_ns: u64,
+        fx: &mut impl Effects,
+    ) -> Attempt {
+        let worker_key = match self.table.rights.holder(span) {
+            Holder::Worker(worker) => worker,
+            Holder::Leaving(_) => return Attempt::Leaving,
+            // Its holder may not have come back from under an earlier director.
+            Holder::Nobody if self.table.rights.is_withheld() => return Attempt::Blocked,
+            Holder::Nobody => match self.table.operation(operation).unheld {
+                Some(Unheld::Error) => return Attempt::End(Status::NotHeld),
+                Some(Unheld::Offer) => match self.offer(operation, key, span, now_ns, fx) {
+                    Some(worker) => worker,
+                    None => return Attempt::Blocked,
+                },
+                _ => return Attempt::Blocked,
+            },
+        };
+        let found = self.table.operation(operation);
+        let silent = if found.unheld == Some(Unheld::Error) {
+            Attempt::End(Status::NotHeld)
+        } else {
+            Attempt::Blocked
+        };
+        let Some(&provider) = found.providers.iter().find(|p| p.worker == worker_key) else { return silent };
+        let Some(worker) = self.workers.get_mut(worker_key) else { return silent };
+        match worker.standing {
+            Standing::Serving => {}
+            Standing::Draining => return Attempt::Blocked,
+            Standing::Gone => return silent,
+        }
+        match reach(&mut self.sessions[key], key, worker, worker_key, &mut Asking::new(now_ns), fx) {
+            Reach::Never => Attempt::End(Status::NoWorker),
+            Reach::Soon => Attempt::NoRoom,
+            Reach::Now(index) => {
+                if !worker.has_room() {
+                    worker.look(now_ns);
+                }
+                if worker.has_room() { Attempt::Give(provider, index) } else { Attempt::NoRoom }
+            }
+        }
+    }
+
+    /// Makes the least loaded provider of a key its holder.
+    fn offer(
+        &mut self,
+        operation: usize,
+        key: usize,
+        span: &Span,
+        now_ns: u64,
+        fx: &mut impl Effects,
+    ) -> Option<usize> {
+        let resource = Key::from_word(span.first, span.space.is_name());
+        let mut best: Option<(u64, usize)> = None;
+        let mut asking = Asking::new(now_ns);
+        for provider in &self.table.operation(operation).providers {
+            let covers = self.table.covers(provider, resource);
+            let Some(worker) = self.workers.get_mut(provider.worker).filter(|w| covers && w.is_serving())
+            else {
+                continue;
+            };
+            let reached = reach(&mut self.sessions[key], key, worker, provider.worker, &mut asking, fx);
+            if matches!(reached, Reach::Never) {
+                continue;
+            }
+            worker.look(now_ns);
+            let load = worker.in_flight();
+            if best.is_none_or(|(least, _)| load < least) {
+                best = Some((load, provider.worker));
+            }
+        }
+        let (_, worker) = best?;
+        let granted = self.table.rights.offer(worker, *span);
+        self.tell(fx);
+        granted.then_some(worker)
+    }
+
+    /// Gives calls that wait to holders that have room now, and ends those that can't wait on.
+    pub(super) fn serve_parked(&mut self, now_ns: u64, fx: &mut impl Effects) -> bool {
+        if self.held.look_ns != 0 && now_ns >= self.held.look_ns {
+            self.held.look_ns = 0;
+            self.held.wake_all();
+        }
+        let mut found = false;
+        for _ in 0..self.held.ready.len().min(BUDGET) {
+            let Some(span) = self.held.ready.pop_front() else { break };
+            let (served, again) = self.serve_queue(&span, now_ns, fx);
+            found |= served;
+            if let Some(queue) = self.held.queues.get_mut(&span) {
+                queue.has_turn = again;
+                if again {
+                    self.held.ready.push_back(span);
+                }
+            }
+        }
+        found
+    }
+
+    /// Calls on one key, in their order. Returns whether any was served, and whether to look again in the next turn.
+    fn serve_queue(&mut self, span: &Span, now_ns: u64, fx: &mut impl Effects) -> (bool, bool) {
+        for served in 0..BUDGET {
+            let Some((call, operation, mut record)) = self.first_parked(span) else {
+                return (served > 0, false);
+            };
+            let request = Request::of_client(&record);
+            let key = call.session;
+            let attempt = if self.sessions[key].is_cancelled(request.ticket) {
+                Attempt::End(Status::Cancelled)
+            } else {
+                self.attempt(operation, key, span, now_ns, fx)
+            };
+            match attempt {
+                Attempt::NoRoom => return (served > 0, true),
+                Attempt::Blocked => return (served > 0, false),
+                Attempt::Leaving => {
+                    let may_end = self.table.operation(operation).unheld == Some(Unheld::Error);
+                    if !may_end || !self.is_silent(span, now_ns) {
+                        return (served > 0, false);
+                    }
+                    self.drop_waiting(key, call.slot);
+                    self.refuse(key, request.ticket, Status::NotHeld, fx);
+                }
+                Attempt::End(status) => {
+                    self.drop_waiting(key, call.slot);
+                    self.refuse(key, request.ticket, status, fx);
+                }
+                Attempt::Give(to, index) => {
+                    self.drop_waiting(key, call.slot);
+                    self.dispatch(key, &mut record, &request, to, index, fx);
+                }
+            }
+        }
+        (true, true)
+    }
+
+    /// Whether a hand-over takes too long; else notes when to look again.
+    fn is_silent(&mut self, span: &Span, now_ns: u64) -> bool {
+        let Some(queue) = self.held.queues.get_mut(span) else { return false };
+        if queue.leaving_ns == 0 {
+            queue.leaving_ns = now_ns.max(1);
+        }
+        let at_ns = queue.leaving_ns + HAND_OVER_NS;
+        if now_ns >= at_ns {
+            return true;
+        }
+        self.held.look_ns = self.held.wake_at_ns().min(at_ns);
+        false
+    }
+
+    /// The first call that waits on a key, its operation and its record.
+    fn first_parked(&mut self, span: &Span) -> Option<(Call, usize, Record)> {
+        let &call = self.held.queues.get(span)?.calls.front()?;
+        let session = self.sessions.get_mut(call.session)?;
+        let record = *session.parked_record(call.slot)?;
+        let operation = session.route(Request::of_client(&record).operation)?.operation;
+        Some((call, operation, record))
+    }
+
+    /// Takes a call out of wherever it waits.
+    pub(super) fn drop_waiting(&mut self, key: usize, slot: u32) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        if let Some(&record) = session.parked_record(slot) {
+            let request = Request::of_client(&record);
+            if let (Some(route), Some(resource)) = (session.route(request.operation), request.resource()) {
+                let service = self.table.operation(route.operation).service;
+                self.held.forget(&Span::of_key(service, resource), Call { session: key, slot });
+            }
+        }
+        self.sessions[key].remove_waiting(slot);
+    }
+
+    /// A change of what a worker declares and holds in a service, whole or not at all: what it acquires it may get
+    /// later, when a holder has handed it over. A worker that has come back, and has not told all yet, acquires what it
+    /// held before: it has it now, or it has lost it.
+    pub fn change(
+        &mut self,
+        worker: usize,
+        service: &str,
+        changes: &[(Action, Resource)],
+        fx: &mut impl Effects,
+    ) -> Status {
+        let Some(service) = self.table.provided_by(worker, service) else { return Status::NoSuchService };
+        let status = self.check_rights(worker, service, changes);
+        if status != Status::Ok {
+            return status;
+        }
+        let declares =
+            |(action, _): &&(Action, Resource)| matches!(action, Action::Declare | Action::Withdraw);
+        if changes.iter().any(|change| declares(&change))
+            && let Err(status) = self.table.change(worker, service, changes)
+        {
+            return status;
+        }
+        let presents = self.workers.get(worker).is_some_and(|w| self.recovery.is_telling(w.id));
+        let mut status = Status::Ok;
+        for &(action, resource) in changes {
+            let Some(span) = span_of(service, resource) else { continue };
+            let done = match action {
+                Action::Acquire if presents => {
+                    self.table.rights.present(worker, span);
+                    Ok(())
+                }
+                Action::Acquire => self.table.rights.claim(worker, span),
+                Action::Release => self.table.rights.release(worker, span),
+                Action::Declare | Action::Withdraw => Ok(()),
+            };
+            // Checked before; what is left is what the change itself made impossible, such as giving back twice.
+            status = done.err().unwrap_or(status);
+        }
+        self.tell(fx);
+        status
+    }
+
+    /// Whether every right that a change names can be claimed or given back.
+    fn check_rights(&self, worker: usize, service: usize, changes: &[(Action, Resource)]) -> Status {
+        let acquired = changes.iter().filter(|(action, _)| *action == Action::Acquire).count();
+        if !self.table.rights.has_room(worker, acquired) {
+            return Status::Busy;
+        }
+        for &(action, resource) in changes {
+            match (action, span_of(service, resource)) {
+                (Action::Declare | Action::Withdraw, _) => {}
+                (_, Some(span)) if span.first > span.last => return Status::BadResource,
+                (_, None) => return Status::BadResource,
+                (Action::Acquire, Some(span)) if !self.table.rights.is_claimable(&span) => {
+                    return Status::Busy;
+                }
+                (Action::Acquire, Some(_)) => {}
+                (Action::Release, Some(span)) if self.table.rights.has_part(worker, &span) => {}
+                (Action::Release, Some(_)) => return Status::NotHeld,
+            }
+        }
+        Status::Ok
+    }
+
+    /// A worker has finished with a resource that it was told to give up.
+    pub fn yielded(&mut self, worker: usize, service: &str, resource: Resource, fx: &mut impl Effects) {
+        let Some(service) = self.table.service_of(service) else { return };
+        if let Some(span) = span_of(service, resource)
+            && self.table.rights.yielded(worker, span)
+        {
+            self.held.wake(&span);
+            self.table.forget_if_unused(service);
+            self.tell(fx);
+        }
+    }
+
+    /// Tells workers what they have got and what they are to give up, and looks again at what waited for that.
+    pub(super) fn tell(&mut self, fx: &mut impl Effects) {
+        for notice in self.table.rights.take_notices() {
+            let (Notice::Granted(key, span) | Notice::Recalled(key, span)) = notice;
+            let Some(worker) = self.workers.get_mut(key) else { continue };
+            let sequence = worker.count_rights();
+            let resource = Resource::of_span(span.space.is_name(), span.first, span.last);
+            let service = self.table.service_name(span.space.service());
+            let told = match notice {
+                Notice::Granted(..) => Told::Granted { sequence, service, resource },
+                Notice::Recalled(..) => {
+                    Told::Recalled { sequence, service, resource, before: worker.pushed() }
+                }
+            };
+            fx.tell(key, told);
+            self.held.wake(&span);
+        }
+    }
+
+    /// What a dead worker held is swept out, some of it in each turn.
+    pub(super) fn sweep(&mut self) {
+        for service in self.table.rights.sweep(SWEEP) {
+            self.table.forget_if_unused(service);
+        }
+    }
+
+    /// A worker is given no new work from now on. When it has served what its ring holds, it leaves.
+    pub fn drain(&mut self, worker: usize, fx: &mut impl Effects) -> Status {
+        let Some(found) = self.workers.get_mut(worker) else { return Status::NoWorker };
+        if found.standing == Standing::Serving {
+            found.standing = Standing::Draining;
+            let (sequence, before) = (found.count_rights(), found.pushed());
+            fx.tell(worker, Told::Drain { sequence, before });
+        }
+        Status::Ok
+    }
+
+    /// The worker with this id.
+    pub fn worker_with_id(&self, id: u64) -> Option<usize> {
+        self.workers.iter().find(|(_, worker)| worker.id == id).map(|(key, _)| key)
+    }
+}
+
+fn span_of(service: usize, resource: Resource) -> Option<Span> {
+    let (is_name, first, last) = resource.span()?;
+    Some(Span { space: super::table::rights::Space::new(service, is_name), first, last })
+}

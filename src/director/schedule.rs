@@ -1,0 +1,172 @@
+//! Who gets a call: the policy of its service, among the workers that may do it.
+//!
+//! ```text
+//! providers ─► speaks for the key? ─► has mapped the session? ─► has room? ─► the one the policy likes best
+//! ```
+//! *Room* is the worker's share with JBSQ, and all of its ring with the other policies. What finds no room waits.
+
+use super::core::{DirectorCore, Effects, ask_to_map};
+use super::session::{Mapping, Session};
+use super::table::Provider;
+use super::worker::{Standing, Worker};
+use crate::core::Memory;
+use crate::resource::{Key, Policy, mix};
+
+/// Calls that a worker may always have in its hands before the load bound of affinity sends others elsewhere.
+pub const AFFINE_MIN: u64 = 4;
+
+/// What became of an attempt to find a worker.
+pub(super) enum Choice {
+    /// This worker has room, and knows the session under this index.
+    Give(Provider, u16),
+    /// Nobody has room now.
+    Wait,
+    /// Nobody provides it.
+    Nobody,
+}
+
+/// Whether a session's calls can go to a worker.
+pub(super) enum Reach {
+    /// Under this index.
+    Now(u16),
+    /// When it has mapped the session.
+    Soon,
+    /// Not.
+    Never,
+}
+
+/// Whether the workers that refused a session are asked again for a call: all of them or none.
+pub(super) struct Asking {
+    now_ns: u64,
+    again: Option<bool>,
+}
+
+impl Asking {
+    pub fn new(now_ns: u64) -> Self {
+        Asking { now_ns, again: None }
+    }
+}
+
+/// How well a worker suits a call on a key, by rendezvous hashing: whoever comes or goes, the others' keys stay.
+#[inline]
+pub fn suits(worker_id: u64, key: Key) -> u64 {
+    mix(mix(worker_id) ^ key.word().rotate_left(u32::from(key.is_name())))
+}
+
+/// Most calls that a worker may have in its hands and be given another one for affinity's sake: a quarter more than
+/// its part of all, this one included.
+pub fn affine_bound(total: u64, workers: u64) -> u64 {
+    (5 * (total + 1)).div_ceil(4 * workers.max(1)).max(AFFINE_MIN)
+}
+
+/// Whether a worker knows a session; asks it to map one that it doesn't.
+pub(super) fn reach<M: Memory>(
+    session: &mut Session<M>,
+    key: usize,
+    worker: &mut Worker<M>,
+    worker_key: usize,
+    asking: &mut Asking,
+    fx: &mut impl Effects,
+) -> Reach {
+    match session.mapping(worker_key) {
+        Mapping::Open(index) => Reach::Now(index),
+        Mapping::Refused if !*asking.again.get_or_insert_with(|| session.is_time_to_ask(asking.now_ns)) => {
+            Reach::Never
+        }
+        Mapping::None | Mapping::Refused if ask_to_map(session, key, worker, worker_key, fx) => Reach::Soon,
+        Mapping::None | Mapping::Refused => Reach::Never,
+        Mapping::Asked(_) | Mapping::Closing(_) => Reach::Soon,
+    }
+}
+
+impl<M: Memory> DirectorCore<M> {
+    /// The worker for a call of session `key`, on `resource` where that says anything.
+    #[inline]
+    pub(super) fn choose(
+        &mut self,
+        operation: usize,
+        key: usize,
+        resource: Option<Key>,
+        now_ns: u64,
+        fx: &mut impl Effects,
+    ) -> Choice {
+        let policy = match (self.table.operation(operation).policy, resource) {
+            (Policy::Affinity, None) => Policy::Jbsq,
+            (policy, _) => policy,
+        };
+        let bound = match (policy, resource) {
+            (Policy::Affinity, Some(resource)) => self.bound(operation, resource, now_ns),
+            _ => 0,
+        };
+        let found = self.table.operation(operation);
+        let several = found.providers.len() > 1;
+        let first =
+            if policy == Policy::RoundRobin && several { found.next % found.providers.len() } else { 0 };
+        let mut best: Option<(u64, usize, Provider, u16)> = None;
+        let (mut hope, mut asking) = (false, Asking::new(now_ns));
+        let (before, from) = found.providers.split_at(first);
+        for (i, provider) in from.iter().chain(before).enumerate() {
+            if resource.is_some_and(|resource| !self.table.covers(provider, resource)) {
+                continue;
+            }
+            let Some(worker) = self.workers.get_mut(provider.worker) else { continue };
+            if worker.standing != Standing::Serving {
+                continue;
+            }
+            let index = match reach(&mut self.sessions[key], key, worker, provider.worker, &mut asking, fx) {
+                Reach::Now(index) => index,
+                Reach::Soon => {
+                    hope = true;
+                    continue;
+                }
+                Reach::Never => continue,
+            };
+            hope = true;
+            if !worker.has_room() || (several && worker.in_flight() > 0) {
+                worker.look(now_ns);
+            }
+            let load = worker.in_flight();
+            let score = match policy {
+                Policy::Jbsq if worker.has_room() => load,
+                Policy::LeastOutstanding if worker.has_slots() => load,
+                Policy::RoundRobin if worker.has_slots() => 0,
+                Policy::Affinity if worker.has_slots() && load < bound => {
+                    // At least 1: only an idle worker under the other policies ends the search.
+                    !suits(worker.id, resource.unwrap_or(Key::number(0))) | 1
+                }
+                _ => continue,
+            };
+            if best.is_none_or(|(least, ..)| score < least) {
+                best = Some((score, first + i + 1, *provider, index));
+                if score == 0 {
+                    break;
+                }
+            }
+        }
+        match best {
+            Some((_, next, provider, index)) => {
+                if policy == Policy::RoundRobin {
+                    self.table.operation_mut(operation).next = next;
+                }
+                Choice::Give(provider, index)
+            }
+            None if hope || self.recovery.awaits_workers() => Choice::Wait,
+            None => Choice::Nobody,
+        }
+    }
+
+    /// The load bound among the workers that may do a call on this key.
+    fn bound(&mut self, operation: usize, resource: Key, now_ns: u64) -> u64 {
+        let (mut total, mut count) = (0, 0);
+        for provider in &self.table.operation(operation).providers {
+            let covers = self.table.covers(provider, resource);
+            let Some(worker) = self.workers.get_mut(provider.worker).filter(|w| covers && w.is_serving())
+            else {
+                continue;
+            };
+            worker.look(now_ns);
+            (total, count) = (total + worker.in_flight(), count + 1);
+        }
+        affine_bound(total, count)
+    }
+}
