@@ -151,6 +151,8 @@ pub(super) struct Inner {
     names: HashMap<u16, (Name, Name)>,
     keys: HashMap<Name, Key>,
     attach_at_ns: u64,
+    /// When it last looked whether its director is still there.
+    checked_ns: u64,
     /// It has left, and serves no more.
     drained: bool,
 }
@@ -223,6 +225,7 @@ impl Worker {
             names: HashMap::new(),
             keys: HashMap::new(),
             attach_at_ns: 0,
+            checked_ns: 0,
             drained: false,
         };
         Ok(Worker { inner: RefCell::new(inner), listener: RefCell::new(None), stop, events, fork })
@@ -597,8 +600,11 @@ impl Inner {
         // Since the last look the program's own code ran, for however long: what has expired is not to begin.
         self.waiter.refresh();
         let attached = &mut self.attached.1;
-        let mut look = Look { attached, stop, until_ns, checked_ns: 0, check: false, interrupted: false };
-        Ok(block_on(&mut look, &mut self.waiter))
+        let checked_ns = self.checked_ns;
+        let mut look = Look { attached, stop, until_ns, checked_ns, check: false, interrupted: false };
+        let found = block_on(&mut look, &mut self.waiter);
+        self.checked_ns = look.checked_ns;
+        Ok(found)
     }
 
     /// Attaches to the next director, if there is one and it is time to look: as the same worker, or, to one that
