@@ -190,6 +190,12 @@ impl Role {
         assert!(self.exit().success());
     }
 
+    /// Whether it has not ended.
+    #[allow(dead_code)] // not every test asks
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_none()
+    }
+
     /// Waits for its end.
     pub fn exit(&mut self) -> ExitStatus {
         let mut ended = None;
