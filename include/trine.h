@@ -49,12 +49,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* An empty struct of this type, for functions to fill in: trine_reply reply = TRINE_INIT(trine_reply); */
+/* An empty struct of this type, for functions to fill in: trine_reply reply = TRINE_INIT(trine_reply);
+ * and the key with a number: args.key = TRINE_KEY(7); */
 #ifdef __cplusplus
 #define TRINE_INIT(type) trine_init<type>()
+#define TRINE_KEY(number) (trine_key{(number), TRINE_NUMBER, 0})
 template <typename T> inline T trine_init() { T value{}; value.size = sizeof(T); return value; }
 #else
 #define TRINE_INIT(type) { .size = sizeof(type) }
+#define TRINE_KEY(number) ((trine_key){ (number), TRINE_NUMBER, 0 })
 #endif
 
 
@@ -73,6 +76,63 @@ template <typename T> inline T trine_init() { T value{}; value.size = sizeof(T);
 // Log level: for who looks for a mistake.
 #define TRINE_LOG_DEBUG 4
 
+// trine_key.kind, trine_resource.kind: a number. A resource's is `first`.
+#define TRINE_NUMBER 1
+
+// trine_key.kind, trine_resource.kind: a name. A resource's is the key's word, as `first`.
+#define TRINE_NAME 2
+
+// trine_resource.kind: the numbers from `first` to `last`, both included.
+#define TRINE_RANGE 3
+
+// trine_resource.kind: share `first` of `last`, by a hash of the key.
+#define TRINE_SHARE 4
+
+// trine_resource.kind: all that there are.
+#define TRINE_ALL 5
+
+// trine_service_options.policy: join the shortest of bounded queues; the best tail where calls take unevenly long.
+#define TRINE_JBSQ 1
+
+// trine_service_options.policy: each worker in its turn.
+#define TRINE_ROUND_ROBIN 2
+
+// trine_service_options.policy: calls on the same key go to the same worker, unless it has far more to do.
+#define TRINE_AFFINITY 3
+
+// trine_service_options.policy: whoever has the fewest calls in its hands.
+#define TRINE_LEAST_OUTSTANDING 4
+
+// trine_service_options.unheld: a call on a resource that nobody holds waits for a holder.
+#define TRINE_UNHELD_WAIT 1
+
+// trine_service_options.unheld: it ends with TRINE_NOT_HELD, not run.
+#define TRINE_UNHELD_ERROR 2
+
+// trine_service_options.unheld: the worker with the fewest calls in its hands is made the holder.
+#define TRINE_UNHELD_OFFER 3
+
+// trine_step.action: the worker speaks for it from now on.
+#define TRINE_DECLARE 1
+
+// trine_step.action: no more; named exactly as it was declared.
+#define TRINE_WITHDRAW 2
+
+// trine_step.action: the worker asks for the exclusive right.
+#define TRINE_ACQUIRE 3
+
+// trine_step.action: it gives the right back.
+#define TRINE_RELEASE 4
+
+// trine_event.kind: the worker holds the exclusive right from now on.
+#define TRINE_GAINED 1
+
+// trine_event.kind: it holds it no more once the callback has returned. No more calls on it will come.
+#define TRINE_LOST 2
+
+// trine_event.kind: it was asked to drain: what it was given it still serves, then trine_next() gives TRINE_DRAINED.
+#define TRINE_DRAINING 3
+
 // A wait without end.
 #define TRINE_FOREVER INT64_MAX
 
@@ -90,6 +150,16 @@ template <typename T> inline T trine_init() { T value{}; value.size = sizeof(T);
 
 // trine_options.flags: a wait goes on after a signal, instead of TRINE_INTERRUPTED.
 #define TRINE_RESTART 1
+
+// trine_call_args.flags: before the others of those that wait for a worker. None starves: see the manual.
+#define TRINE_HIGH 1
+
+// trine_call_args.flags: when nothing else waits.
+#define TRINE_LOW 2
+
+// trine_call_args.flags: director and worker note the time at each hop, for trine_reply. Costs four readings of the
+// clock.
+#define TRINE_TRACED 4
 
 // trine_reply.flags: the operation may have run. Without it: it did not, and never will.
 #define TRINE_RAN 1
@@ -133,18 +203,28 @@ typedef struct trine_options {
 // An operation of a service, as trine_route_of() found it. Its client's; outlives any director.
 typedef uint32_t trine_route;
 
+// One resource of a service: a number, or a name. The two never meet.
+typedef struct trine_key {
+    // The number, or what stands for the name.
+    uint64_t word;
+    // TRINE_NUMBER or TRINE_NAME; 0 is no key.
+    uint32_t kind;
+    // 0.
+    uint32_t reserved;
+} trine_key;
+
 // What more is to be said of a call.
 typedef struct trine_call_args {
     // sizeof(trine_call_args).
     uint32_t size;
-    // 0.
+    // TRINE_HIGH or TRINE_LOW, TRINE_TRACED.
     uint32_t flags;
     // When the call ends, answered or not, in nanoseconds from now. 0: 30 s.
     int64_t deadline_ns;
     // Room for a reply of so many bytes. 0: what trine_options.reply_capacity says.
     uint64_t reply_capacity;
-    // 0.
-    uint64_t reserved[2];
+    // The resource that the call is about: TRINE_KEY(7), or what trine_key_of() gave. All zeros: none.
+    struct trine_key key;
 } trine_call_args;
 
 // A call. 0 is none; never another call's.
@@ -175,11 +255,80 @@ typedef struct trine_reply {
     uint64_t worker;
     // 0.
     uint64_t reserved[2];
+    // With TRINE_OK, of a call with TRINE_TRACED, on CLOCK_MONOTONIC: when the director took it. Else all are 0.
+    uint64_t taken_ns;
+    // When the director pushed it to the worker.
+    uint64_t pushed_ns;
+    // When the worker began it.
+    uint64_t began_ns;
+    // When the worker answered.
+    uint64_t replied_ns;
+    // When this client saw the answer.
+    uint64_t received_ns;
 } trine_reply;
 
 // Is given each message, in whichever thread it arises: with the `user` of trine_log(), the level, the place in the
 // library, and the text, which is valid until it returns. It may call trine_wake(), and no other function on a handle.
 typedef void (*trine_log_callback)(void *user, int32_t level, const char *target, const char *message);
+
+// Resources of a service.
+typedef struct trine_resource {
+    // TRINE_NUMBER, TRINE_NAME, TRINE_RANGE, TRINE_SHARE or TRINE_ALL.
+    uint32_t kind;
+    // 0.
+    uint32_t reserved;
+    // As the kind says.
+    uint64_t first;
+    // As the kind says; of a kind that has no use for it, ignored.
+    uint64_t last;
+} trine_resource;
+
+// What can be chosen when a worker provides a service; 0 is the default of each. The policy, and what an unheld
+// resource means, hold for all workers of the service: the one who says so last decides.
+typedef struct trine_service_options {
+    // sizeof(trine_service_options).
+    uint32_t size;
+    // 0.
+    uint32_t flags;
+    // TRINE_JBSQ, and so on.
+    uint32_t policy;
+    // TRINE_UNHELD_…: makes the resources exclusive. A call with a key goes to the key's holder alone.
+    uint32_t unheld;
+    // What this worker speaks for; NULL is all of it.
+    const struct trine_resource *resources;
+    // How many, up to 128: trine_change() adds more.
+    uint64_t resource_count;
+    // 0.
+    uint64_t reserved[2];
+} trine_service_options;
+
+// One step of a trine_change().
+typedef struct trine_step {
+    // TRINE_DECLARE, TRINE_WITHDRAW, TRINE_ACQUIRE or TRINE_RELEASE.
+    uint32_t action;
+    // 0.
+    uint32_t reserved;
+    // Of what.
+    struct trine_resource resource;
+} trine_step;
+
+// What a worker is told, between its requests. Kinds are appended, so be ready for one that you don't know.
+typedef struct trine_event {
+    // sizeof(trine_event), as the library has it.
+    uint32_t size;
+    // TRINE_GAINED, TRINE_LOST, TRINE_DRAINING.
+    uint32_t kind;
+    // Of which service; NULL where it is about none. Valid until the callback returns.
+    const char *service;
+    // Of what.
+    struct trine_resource resource;
+    // 0.
+    uint64_t reserved[2];
+} trine_event;
+
+// Is told each event of a worker, with the `user` of trine_on_event(), in the thread that is in trine_next(). It must
+// not throw. It may call trine_wake(); the others give TRINE_EBUSY on this worker.
+typedef void (*trine_event_callback)(void *user, const struct trine_event *event);
 
 // A request in a worker's hands: the right, and the duty, to answer it once. 0 is none; never another request's.
 typedef uint64_t trine_request;
@@ -211,8 +360,8 @@ typedef struct trine_incoming {
     int32_t pid;
     // 0.
     uint32_t flags;
-    // 0.
-    uint64_t reserved[2];
+    // The resource that it is about. Kind 0: none.
+    struct trine_key key;
 } trine_incoming;
 
 // It is done; a result is there.
@@ -275,6 +424,18 @@ typedef struct trine_incoming {
 // A peer broke the protocol.
 #define TRINE_FAULT 19
 
+// The resource needs a holder, and has none.
+#define TRINE_NOT_HELD 20
+
+// The resource was not declared, or not so.
+#define TRINE_NO_SUCH_RESOURCE 21
+
+// A range upside down, a share that there is none of, two ranges that overlap, two names with one hash.
+#define TRINE_BAD_RESOURCE 22
+
+// There is no such part: a call to several workers had more tickets than it needed.
+#define TRINE_NO_PART 23
+
 // An argument can't be: NULL, not such a handle, a bad length, name or option. Nothing was done.
 #define TRINE_EINVAL -1
 
@@ -289,6 +450,9 @@ typedef struct trine_incoming {
 
 // From arming a handle: there is something to do, so don't sleep. The handle is not armed.
 #define TRINE_READY -5
+
+// From trine_next(): the worker was drained, and has served its last request.
+#define TRINE_DRAINED -6
 
 // For trine_wait(): whichever call ends first.
 #define TRINE_ANY 0
@@ -312,6 +476,12 @@ trine_status trine_route_of(struct trine_client *client,
                             const char *service,
                             const char *operation,
                             trine_route *out);
+
+// The key of a resource's name, for trine_call_args.key: the same for every client and worker as long as the bus lives.
+// [B], once for each name. TRINE_BAD_RESOURCE: another name has the same hash.
+trine_status trine_key_of(struct trine_client *client,
+                          const char *name,
+                          struct trine_key *out);
 
 // Calls, and waits for the result; the data is copied in. [B] `args` may be NULL. Returns how the call ended, as
 // out->status says. After TRINE_INTERRUPTED with out->ticket not 0 the call is still open: trine_wait() for it, or
@@ -414,6 +584,58 @@ trine_status trine_log(int32_t level,
                        trine_log_callback callback,
                        void *user);
 
+// trine_provide(), on some resources only, or with a policy for the service. [B] `options` may be NULL.
+trine_status trine_provide_with(struct trine_worker *worker,
+                                const char *service,
+                                const char *const *operations,
+                                size_t count,
+                                const struct trine_service_options *options,
+                                uint32_t *first);
+
+// Changes what this worker declares and holds in a service that it provides: all `count` steps (up to 128) or none,
+// at once, while calls go on. [B] A right that another worker holds is handed over when that one has finished what it
+// was given: TRINE_GAINED says when. TRINE_NO_SUCH_SERVICE: not provided. TRINE_NO_SUCH_RESOURCE: withdrawn, but not
+// declared so. TRINE_NOT_HELD: released, but not held. TRINE_BAD_RESOURCE: it can't be. TRINE_BUSY: too many.
+trine_status trine_change(struct trine_worker *worker,
+                          const char *service,
+                          const struct trine_step *steps,
+                          size_t count);
+
+// Asks for the exclusive right to a number, a name or a range. [B] TRINE_OK: it is held. TRINE_WOULD_BLOCK: another
+// worker holds it, and was asked to hand it over; TRINE_GAINED will tell. Else as trine_change().
+trine_status trine_acquire(struct trine_worker *worker,
+                           const char *service,
+                           const struct trine_resource *resource);
+
+// Gives a right back. [B] What this worker was given on it, it still serves; then it is lost: TRINE_LOST.
+trine_status trine_release(struct trine_worker *worker,
+                           const char *service,
+                           const struct trine_resource *resource);
+
+// What this worker holds exclusively of a service, as far as it has heard: the first `room` of it are written to
+// `out`, which may be NULL if there is none; *count says how much there is.
+trine_status trine_holds(struct trine_worker *worker,
+                         const char *service,
+                         struct trine_resource *out,
+                         size_t room,
+                         size_t *count);
+
+// The key of a resource's name: see trine_key_of(). [B], once for each name.
+trine_status trine_worker_key_of(struct trine_worker *worker, const char *name, struct trine_key *out);
+
+// Takes no new work: what this worker was given it still serves, then trine_next() gives TRINE_DRAINED. [B] Clients
+// notice nothing.
+trine_status trine_drain(struct trine_worker *worker);
+
+// The worker's id on its bus, as trine_reply.worker says it; 0 where there is no such worker.
+uint64_t trine_worker_id(struct trine_worker *worker);
+
+// Has each event told to the callback, from within trine_next(): a right that was gained before the first request on
+// it comes, one that is lost after the last one was answered, and before anybody else has it. NULL: to nobody.
+trine_status trine_on_event(struct trine_worker *worker,
+                            trine_event_callback callback,
+                            void *user);
+
 // A status's name, without the prefix: "NO_SUCH_SERVICE". For ever valid; never NULL.
 const char *trine_status_name(trine_status status);
 
@@ -441,7 +663,8 @@ trine_status trine_provide(struct trine_worker *worker,
 trine_status trine_withdraw(struct trine_worker *worker, const char *service);
 
 // The next request, in the order in which they came. [B], but with a timeout of 0. TRINE_WOULD_BLOCK: none came in
-// time. TRINE_INTERRUPTED: a signal, or trine_wake().
+// time. TRINE_INTERRUPTED: a signal, or trine_wake(). TRINE_DRAINED: there will be none. Events (trine_on_event()) are
+// told from within.
 trine_status trine_next(struct trine_worker *worker,
                         int64_t timeout_ns,
                         struct trine_incoming *out);

@@ -18,6 +18,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <initializer_list>
 #include <memory>
 #include <optional>
@@ -127,9 +128,46 @@ struct options : trine_options {
     options() noexcept : trine_options(sized<trine_options>()) {}
 };
 
+// One resource of a service: a number, or a name, as client::key() and worker::key() give it.
+struct key : trine_key {
+    key() noexcept : trine_key{} {}
+    key(std::uint64_t number) noexcept : trine_key{number, TRINE_NUMBER, 0} {}
+    key(const trine_key &other) noexcept : trine_key(other) {}
+    bool is_name() const noexcept { return kind == TRINE_NAME; }
+    friend bool operator==(const key &a, const key &b) noexcept { return a.kind == b.kind && a.word == b.word; }
+    friend bool operator!=(const key &a, const key &b) noexcept { return !(a == b); }
+};
+
+// Resources of a service that a worker speaks for, or holds.
+struct resource : trine_resource {
+    resource() noexcept : trine_resource{} {}
+    resource(const trine_resource &other) noexcept : trine_resource(other) {}
+    resource(const trine::key &one) noexcept : trine_resource{one.kind, 0, one.word, one.word} {}
+    static resource number(std::uint64_t number) noexcept { return trine::key(number); }
+    static resource range(std::uint64_t first, std::uint64_t last) noexcept {
+        return trine_resource{TRINE_RANGE, 0, first, last};
+    }
+    static resource share(std::uint32_t index, std::uint32_t of) noexcept {
+        return trine_resource{TRINE_SHARE, 0, index, of};
+    }
+    static resource all() noexcept { return trine_resource{TRINE_ALL, 0, 0, 0}; }
+    friend bool operator==(const resource &a, const resource &b) noexcept {
+        return a.kind == b.kind && a.first == b.first && a.last == b.last;
+    }
+};
+
 // trine_call_args, ready to be filled in.
 struct args : trine_call_args {
     args() noexcept : trine_call_args(sized<trine_call_args>()) {}
+    args &about(const trine::key &resource) noexcept {
+        key = resource;
+        return *this;
+    }
+    // TRINE_HIGH, TRINE_LOW, TRINE_TRACED.
+    args &with(std::uint32_t more_flags) noexcept {
+        flags |= more_flags;
+        return *this;
+    }
     args &deadline(std::chrono::nanoseconds from_now) noexcept {
         deadline_ns = from_now.count();
         return *this;
@@ -138,6 +176,62 @@ struct args : trine_call_args {
         reply_capacity = bytes_of_reply;
         return *this;
     }
+};
+
+// What can be chosen when a worker provides a service; nothing chosen is the default of each.
+class service {
+public:
+    // TRINE_JBSQ, and so on.
+    service &policy(std::uint32_t policy) noexcept {
+        options_.policy = policy;
+        return *this;
+    }
+    // TRINE_UNHELD_…: a call with a key goes to the key's holder alone.
+    service &exclusive(std::uint32_t unheld) noexcept {
+        options_.unheld = unheld;
+        return *this;
+    }
+    // What this worker speaks for; nothing said is all of it.
+    service &speaks_for(const trine::resource &more) {
+        resources_.push_back(more);
+        return *this;
+    }
+    // Valid as long as this is, and nothing is added.
+    trine_service_options get() const noexcept {
+        auto options = options_;
+        options.resources = resources_.data();
+        options.resource_count = resources_.size();
+        return options;
+    }
+
+private:
+    trine_service_options options_ = sized<trine_service_options>();
+    std::vector<trine_resource> resources_;
+};
+
+// What a worker declares, withdraws, acquires and releases in one step: all of it or nothing.
+class changes {
+public:
+    changes &declare(const trine::resource &what) { return add(TRINE_DECLARE, what); }
+    changes &withdraw(const trine::resource &what) { return add(TRINE_WITHDRAW, what); }
+    changes &acquire(const trine::resource &what) { return add(TRINE_ACQUIRE, what); }
+    changes &release(const trine::resource &what) { return add(TRINE_RELEASE, what); }
+    const std::vector<trine_step> &steps() const noexcept { return steps_; }
+
+private:
+    changes &add(std::uint32_t action, const trine::resource &what) {
+        steps_.push_back(trine_step{action, 0, what});
+        return *this;
+    }
+    std::vector<trine_step> steps_;
+};
+
+// What a worker is told, between its requests.
+struct event {
+    // TRINE_GAINED, TRINE_LOST, TRINE_DRAINING.
+    std::uint32_t kind;
+    std::string service;
+    trine::resource resource;
 };
 
 namespace detail {
@@ -285,6 +379,12 @@ public:
         detail::check(trine_route_of(get(), service.c_str(), operation.c_str(), &found), get());
         return found;
     }
+    // The key of a resource's name, for args::about(). Once for each.
+    trine::key key(const std::string &name) {
+        trine_key found{};
+        detail::check(trine_key_of(get(), name.c_str(), &found), get());
+        return found;
+    }
     reply call(trine_route route, bytes request, const args &more = args()) {
         auto result = sized<trine_reply>();
         auto status = trine_call(get(), route, request.data(), request.size(), &more, &result);
@@ -359,6 +459,11 @@ public:
     T as() const {
         return detail::value_of<T>(incoming_.data, incoming_.len);
     }
+    // The resource that it is about, if it names one.
+    std::optional<trine::key> key() const noexcept {
+        if (incoming_.key.kind == 0) return std::nullopt;
+        return trine::key(incoming_.key);
+    }
     // Deadline, caller, and the rest.
     const trine_incoming &about() const noexcept { return incoming_; }
     bool is_cancelled() const { return trine_is_cancelled(worker_, incoming_.request) != 0; }
@@ -405,12 +510,59 @@ public:
         detail::check(trine_provide(get(), service.c_str(), operations.begin(), operations.size(), &first), get());
         return first;
     }
+    std::uint32_t provide(const std::string &service, std::initializer_list<const char *> operations,
+                          const trine::service &chosen) {
+        std::uint32_t first = 0;
+        const auto options = chosen.get();
+        detail::check(trine_provide_with(get(), service.c_str(), operations.begin(), operations.size(), &options, &first),
+                      get());
+        return first;
+    }
+    // All of it or nothing, while calls go on.
+    void change(const std::string &service, const changes &what) {
+        detail::check(trine_change(get(), service.c_str(), what.steps().data(), what.steps().size()), get());
+    }
+    // Whether it is held already; if not, another worker was asked to hand it over, and TRINE_GAINED will tell.
+    bool acquire(const std::string &service, const trine::resource &what) {
+        const auto status = trine_acquire(get(), service.c_str(), &what);
+        if (status != TRINE_WOULD_BLOCK) detail::check(status, get());
+        return status == TRINE_OK;
+    }
+    void release(const std::string &service, const trine::resource &what) {
+        detail::check(trine_release(get(), service.c_str(), &what), get());
+    }
+    std::vector<trine::resource> holds(const std::string &service) {
+        std::size_t count = 0;
+        std::vector<trine_resource> held;
+        do {
+            held.resize(count);
+            detail::check(trine_holds(get(), service.c_str(), held.data(), held.size(), &count), get());
+        } while (count > held.size());
+        return {held.begin(), held.begin() + static_cast<std::ptrdiff_t>(count)};
+    }
+    trine::key key(const std::string &name) {
+        trine_key found{};
+        detail::check(trine_worker_key_of(get(), name.c_str(), &found), get());
+        return found;
+    }
+    // Takes no new work: once it has served what it was given, next() gives nothing any more, and serve() returns.
+    void drain() { detail::check(trine_drain(get()), get()); }
+    bool is_drained() const noexcept { return drained_; }
+    // As replies name it.
+    std::uint64_t id() const noexcept { return trine_worker_id(get()); }
+    // Is called from within next() and serve(). It must not throw, nor use the worker.
+    void on_event(std::function<void(const event &)> listener) {
+        auto kept = std::make_unique<std::function<void(const event &)>>(std::move(listener));
+        detail::check(trine_on_event(get(), hear, kept.get()), get());
+        listener_ = std::move(kept);
+    }
     void withdraw(const std::string &service) { detail::check(trine_withdraw(get(), service.c_str()), get()); }
-    // Nothing: none came in time, or a signal or wake() ended the wait.
+    // Nothing: none came in time, or a signal or wake() ended the wait, or it is drained.
     std::optional<request> next(timeout time = timeout::forever()) {
         auto incoming = sized<trine_incoming>();
         const auto status = trine_next(get(), time.ns(), &incoming);
-        if (status == TRINE_WOULD_BLOCK || status == TRINE_INTERRUPTED) return std::nullopt;
+        drained_ = status == TRINE_DRAINED;
+        if (status == TRINE_WOULD_BLOCK || status == TRINE_INTERRUPTED || drained_) return std::nullopt;
         detail::check(status, get());
         return request(get(), incoming);
     }
@@ -439,7 +591,14 @@ public:
     void disarm() { detail::check(trine_worker_disarm(get()), get()); }
 
 private:
+    static void hear(void *listener, const trine_event *told) noexcept {
+        (*static_cast<std::function<void(const event &)> *>(listener))(
+            {told->kind, told->service ? told->service : "", told->resource});
+    }
+    // Before the handle, which goes first.
+    std::unique_ptr<std::function<void(const event &)>> listener_;
     std::unique_ptr<trine_worker, detail::close> handle_;
+    bool drained_ = false;
 };
 
 // A director in a thread of this program; stopped when it is dropped.

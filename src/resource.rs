@@ -22,8 +22,9 @@ impl Key {
         Key { is_name: false, word: number }
     }
 
-    /// The key whose word travels in a record.
-    pub(crate) const fn from_word(word: u64, is_name: bool) -> Key {
+    /// The key of which [`word`](Self::word) and [`is_name`](Self::is_name) were kept: where a `Key` can't be, in
+    /// other languages for one.
+    pub const fn from_word(word: u64, is_name: bool) -> Key {
         Key { is_name, word }
     }
 

@@ -6,10 +6,13 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use trine::{Armed, CallError, Client, ClientOptions, Draft, KeptLoan, Reply, Route, Status, Ticket, Until};
+use trine::{
+    Armed, CallError, Client, ClientOptions, Draft, KeptLoan, Priority, Reply, Route, Status, Ticket, Until,
+};
 
 use crate::handle::{self, FreeList, Kind};
 use crate::input::{self, Out};
+use crate::resource;
 use crate::shelf::Shelf;
 use crate::status::*;
 use crate::types::*;
@@ -109,6 +112,25 @@ pub unsafe extern "C" fn trine_route_of(
     unsafe { handle::with(client, route) }
 }
 
+/// The key of a resource's name, for trine_call_args.key: the same for every client and worker as long as the bus lives.
+/// [B], once for each name. TRINE_BAD_RESOURCE: another name has the same hash.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trine_key_of(
+    client: *mut trine_client,
+    name: *const c_char,
+    out: *mut trine_key,
+) -> trine_status {
+    // SAFETY: the rules of the header.
+    let key = |calls: &mut Calls| unsafe {
+        let out = input::slot(out)?;
+        out.write(trine_key::default());
+        out.write(calls.client.key(input::text(name, "the name")?)?.into());
+        Ok(TRINE_OK)
+    };
+    // SAFETY: the rules of the header.
+    unsafe { handle::with(client, key) }
+}
+
 /// Calls, and waits for the result; the data is copied in. [B] `args` may be NULL. Returns how the call ended, as
 /// out->status says. After TRINE_INTERRUPTED with out->ticket not 0 the call is still open: trine_wait() for it, or
 /// trine_cancel() it.
@@ -171,9 +193,20 @@ unsafe fn draft<'c>(
     }
     // SAFETY: the caller's promise.
     let args = unsafe { input::read(args)? };
-    if args.flags != 0 || args.reserved != [0; 2] {
-        return Err(Failure::argument("a flag of the call is not known, or what is reserved is not 0"));
+    if args.flags & !(TRINE_HIGH | TRINE_LOW | TRINE_TRACED) != 0 {
+        return Err(Failure::argument("a flag of the call is not known"));
     }
+    let draft = if args.flags & TRINE_TRACED != 0 { draft.traced() } else { draft };
+    let draft = match args.flags & (TRINE_HIGH | TRINE_LOW) {
+        0 => draft,
+        TRINE_HIGH => draft.priority(Priority::High),
+        TRINE_LOW => draft.priority(Priority::Low),
+        _ => return Err(Failure::argument("a call is of one class only")),
+    };
+    let draft = match resource::key(args.key)? {
+        Some(key) => draft.key(key),
+        None => draft,
+    };
     let draft = match args.deadline_ns {
         0 => draft,
         1.. => draft.timeout(Duration::from_nanos(args.deadline_ns as u64)),
@@ -202,6 +235,11 @@ fn finish(
     let failure = match ended {
         Some(Ok(result)) => {
             reply.worker = u64::from(result.worker());
+            if let Some(hops) = result.hops() {
+                (reply.taken_ns, reply.pushed_ns, reply.began_ns) =
+                    (hops.taken_ns, hops.pushed_ns, hops.began_ns);
+                (reply.replied_ns, reply.received_ns) = (hops.replied_ns, hops.received_ns);
+            }
             let shelved = shelf.put(result);
             (reply.flags, reply.held, reply.data, reply.len) =
                 (TRINE_RAN, shelved.held, shelved.data, shelved.len as u64);

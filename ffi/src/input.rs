@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use trine::{Bus, Until};
 
+use crate::resource::{trine_event, trine_service_options};
 use crate::status::{Failure, Outcome};
 use crate::types::*;
 
@@ -36,6 +37,15 @@ unsafe impl Record for trine_reply {
 // SAFETY: as the trait says: see `types`. A null pointer is all zeros.
 unsafe impl Record for trine_incoming {
     const SMALLEST: usize = offset_of!(trine_incoming, deadline_ns);
+}
+
+// SAFETY: as the trait says: see `resource`. A null pointer is all zeros.
+unsafe impl Record for trine_service_options {
+    const SMALLEST: usize = offset_of!(trine_service_options, resources);
+}
+// SAFETY: as the trait says: see `resource`. A null pointer is all zeros.
+unsafe impl Record for trine_event {
+    const SMALLEST: usize = offset_of!(trine_event, resource);
 }
 
 /// A size beyond this is no size: it was never set.
@@ -137,6 +147,20 @@ pub unsafe fn bytes<'a>(data: *const c_void, len: usize) -> Outcome<&'a [u8]> {
         }
         // SAFETY: not null, of a length that can be, and the caller's promise.
         _ => Ok(unsafe { std::slice::from_raw_parts(data.cast(), len) }),
+    }
+}
+
+/// An array that the caller passes in, of no more than `most`.
+///
+/// # Safety
+/// `items` is NULL, or points to `count` of them, which nobody writes while `'a` lasts.
+pub unsafe fn array<'a, T>(items: *const T, count: usize, most: usize, what: &str) -> Outcome<&'a [T]> {
+    match (items.is_null() || !items.is_aligned(), count) {
+        (_, 0) => Ok(&[]),
+        (true, _) => Err(Failure::argument(format!("{what} are NULL, or not aligned"))),
+        _ if count > most => Err(Failure::argument(format!("{what} are more than {most}"))),
+        // SAFETY: not null, aligned, not many, and the caller's promise.
+        _ => Ok(unsafe { std::slice::from_raw_parts(items, count) }),
     }
 }
 

@@ -50,6 +50,14 @@ pub const TRINE_FORKED: trine_status = 17;
 pub const TRINE_NOT_BEGUN: trine_status = 18;
 /// A peer broke the protocol.
 pub const TRINE_FAULT: trine_status = 19;
+/// The resource needs a holder, and has none.
+pub const TRINE_NOT_HELD: trine_status = 20;
+/// The resource was not declared, or not so.
+pub const TRINE_NO_SUCH_RESOURCE: trine_status = 21;
+/// A range upside down, a share that there is none of, two ranges that overlap, two names with one hash.
+pub const TRINE_BAD_RESOURCE: trine_status = 22;
+/// There is no such part: a call to several workers had more tickets than it needed.
+pub const TRINE_NO_PART: trine_status = 23;
 /// An argument can't be: NULL, not such a handle, a bad length, name or option. Nothing was done.
 pub const TRINE_EINVAL: trine_status = -1;
 /// Another thread uses this handle now. Nothing was done.
@@ -60,6 +68,9 @@ pub const TRINE_ESYSTEM: trine_status = -3;
 pub const TRINE_EPANIC: trine_status = -4;
 /// From arming a handle: there is something to do, so don't sleep. The handle is not armed.
 pub const TRINE_READY: trine_status = -5;
+
+/// From trine_next(): the worker was drained, and has served its last request.
+pub const TRINE_DRAINED: trine_status = -6;
 
 /// What a function returns where it fails: the status, and the sentence for trine_error().
 pub(crate) struct Failure {
@@ -97,6 +108,7 @@ impl From<Error> for Failure {
             Error::Name { .. } | Error::Option { .. } => TRINE_EINVAL,
             Error::NotASocket { .. } | Error::Path { .. } | Error::NoRuntimeFolder => TRINE_ESYSTEM,
             Error::BusTaken { .. } | Error::System { .. } => TRINE_ESYSTEM,
+            Error::Drained => TRINE_DRAINED,
             error => number(error.status()),
         };
         let message = match error {
@@ -139,12 +151,13 @@ pub(crate) fn of_thread() -> *const c_char {
     LAST.try_with(|last| last.borrow().as_ptr()).unwrap_or(c"".as_ptr())
 }
 
-const OWN: [(trine_status, &CStr, &CStr); 5] = [
+const OWN: [(trine_status, &CStr, &CStr); 6] = [
     (TRINE_EINVAL, c"EINVAL", c"an argument can't be: NULL, not such a handle, or out of bounds"),
     (TRINE_EBUSY, c"EBUSY", c"another thread uses this handle now; one at a time"),
     (TRINE_ESYSTEM, c"ESYSTEM", c"the operating system refused; trine_error() says what"),
     (TRINE_EPANIC, c"EPANIC", c"a mistake of the library's own; close the handle, and report it"),
     (TRINE_READY, c"READY", c"there is something to do: don't sleep"),
+    (TRINE_DRAINED, c"DRAINED", c"the worker has served its last request; close it"),
 ];
 
 /// Names and texts of the library's statuses, by number.

@@ -40,6 +40,13 @@ pub const TRINE_WAIT_SPIN: u32 = 3;
 
 /// trine_options.flags: a wait goes on after a signal, instead of TRINE_INTERRUPTED.
 pub const TRINE_RESTART: u32 = 1;
+/// trine_call_args.flags: before the others of those that wait for a worker. None starves: see the manual.
+pub const TRINE_HIGH: u32 = 1;
+/// trine_call_args.flags: when nothing else waits.
+pub const TRINE_LOW: u32 = 2;
+/// trine_call_args.flags: director and worker note the time at each hop, for trine_reply. Costs four readings of the
+/// clock.
+pub const TRINE_TRACED: u32 = 4;
 /// trine_reply.flags: the operation may have run. Without it: it did not, and never will.
 pub const TRINE_RAN: u32 = 1;
 
@@ -69,20 +76,32 @@ pub struct trine_options {
     pub reserved: [u64; 2],
 }
 
+/// One resource of a service: a number, or a name. The two never meet.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct trine_key {
+    /// The number, or what stands for the name.
+    pub word: u64,
+    /// TRINE_NUMBER or TRINE_NAME; 0 is no key.
+    pub kind: u32,
+    /// 0.
+    pub reserved: u32,
+}
+
 /// What more is to be said of a call.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct trine_call_args {
     /// sizeof(trine_call_args).
     pub size: u32,
-    /// 0.
+    /// TRINE_HIGH or TRINE_LOW, TRINE_TRACED.
     pub flags: u32,
     /// When the call ends, answered or not, in nanoseconds from now. 0: 30 s.
     pub deadline_ns: i64,
     /// Room for a reply of so many bytes. 0: what trine_options.reply_capacity says.
     pub reply_capacity: u64,
-    /// 0.
-    pub reserved: [u64; 2],
+    /// The resource that the call is about: TRINE_KEY(7), or what trine_key_of() gave. All zeros: none.
+    pub key: trine_key,
 }
 
 /// How a call ended. Set `size`; the library fills in the rest.
@@ -112,6 +131,16 @@ pub struct trine_reply {
     pub worker: u64,
     /// 0.
     pub reserved: [u64; 2],
+    /// With TRINE_OK, of a call with TRINE_TRACED, on CLOCK_MONOTONIC: when the director took it. Else all are 0.
+    pub taken_ns: u64,
+    /// When the director pushed it to the worker.
+    pub pushed_ns: u64,
+    /// When the worker began it.
+    pub began_ns: u64,
+    /// When the worker answered.
+    pub replied_ns: u64,
+    /// When this client saw the answer.
+    pub received_ns: u64,
 }
 
 /// A request. Set `size`; the library fills in the rest. All pointers are valid until it is answered.
@@ -143,6 +172,6 @@ pub struct trine_incoming {
     pub pid: i32,
     /// 0.
     pub flags: u32,
-    /// 0.
-    pub reserved: [u64; 2],
+    /// The resource that it is about. Kind 0: none.
+    pub key: trine_key,
 }

@@ -10,13 +10,14 @@ use trine::{Request, RequestId, Shared, SharedMut, Stopper, Worker, WorkerOption
 
 use crate::handle::{self, FreeList, Kind};
 use crate::input::{self, Out};
+use crate::rights::trine_provide_with;
 use crate::shelf::{SMALL, Small, copy_small};
 use crate::status::*;
 use crate::types::*;
 
 /// A worker, and the small payloads of its open requests: each by its request's index, where it stays.
 pub(crate) struct Serving {
-    worker: Worker,
+    pub(crate) worker: Worker,
     #[expect(clippy::vec_box, reason = "C has pointers into them")]
     small: Vec<Box<Small>>,
 }
@@ -79,29 +80,8 @@ pub unsafe extern "C" fn trine_provide(
     count: usize,
     first: *mut u32,
 ) -> trine_status {
-    let provide = |serving: &mut Serving| {
-        // SAFETY: the rules of the header.
-        let service = unsafe { input::text(service, "the service")? };
-        if operations.is_null()
-            || !operations.is_aligned()
-            || count == 0
-            || count > trine::limits::OPERATIONS_MAX
-        {
-            return Err(Failure::argument("the operations are NULL, or not 1 to 64"));
-        }
-        // SAFETY: not null, aligned, not many; and the rules of the header.
-        let names = unsafe { std::slice::from_raw_parts(operations, count) };
-        // SAFETY: the rules of the header.
-        let names = names.iter().map(|&name| unsafe { input::text(name, "an operation") });
-        let number = serving.worker.provide(service, &names.collect::<Outcome<Vec<_>>>()?)?;
-        if !first.is_null() {
-            // SAFETY: the rules of the header.
-            unsafe { input::slot(first)?.write(number) };
-        }
-        Ok(TRINE_OK)
-    };
     // SAFETY: the rules of the header.
-    unsafe { handle::with(worker, provide) }
+    unsafe { trine_provide_with(worker, service, operations, count, std::ptr::null(), first) }
 }
 
 /// Provides it no more. [B] What this worker was given already it still serves.
@@ -116,7 +96,8 @@ pub unsafe extern "C" fn trine_withdraw(worker: *mut trine_worker, service: *con
 }
 
 /// The next request, in the order in which they came. [B], but with a timeout of 0. TRINE_WOULD_BLOCK: none came in
-/// time. TRINE_INTERRUPTED: a signal, or trine_wake().
+/// time. TRINE_INTERRUPTED: a signal, or trine_wake(). TRINE_DRAINED: there will be none. Events (trine_on_event()) are
+/// told from within.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trine_next(
     worker: *mut trine_worker,
@@ -147,6 +128,7 @@ fn incoming(request: Request<'_>, small: &mut Vec<Box<Small>>) -> trine_incoming
     (incoming.uid, incoming.gid, incoming.pid) = (caller.uid, caller.gid, caller.pid);
     incoming.operation = request.number();
     incoming.deadline_ns = request.deadline_ns().unwrap_or(0);
+    incoming.key = request.key().map_or_else(trine_key::default, trine_key::from);
     incoming.out_capacity = request.capacity() as u64;
     incoming.out = room(&request);
     let bytes = request.bytes();

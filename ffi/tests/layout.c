@@ -24,9 +24,9 @@ AT(trine_call_args, size, 0);
 AT(trine_call_args, flags, 4);
 AT(trine_call_args, deadline_ns, 8);
 AT(trine_call_args, reply_capacity, 16);
-AT(trine_call_args, reserved, 24);
+AT(trine_call_args, key, 24);
 
-_Static_assert(sizeof(trine_reply) == 80, "trine_reply");
+_Static_assert(sizeof(trine_reply) == 120, "trine_reply");
 AT(trine_reply, size, 0);
 AT(trine_reply, status, 4);
 AT(trine_reply, flags, 8);
@@ -38,6 +38,11 @@ AT(trine_reply, held, 40);
 AT(trine_reply, needed, 48);
 AT(trine_reply, worker, 56);
 AT(trine_reply, reserved, 64);
+AT(trine_reply, taken_ns, 80);
+AT(trine_reply, pushed_ns, 88);
+AT(trine_reply, began_ns, 96);
+AT(trine_reply, replied_ns, 104);
+AT(trine_reply, received_ns, 112);
 
 _Static_assert(sizeof(trine_incoming) == 88, "trine_incoming");
 AT(trine_incoming, size, 0);
@@ -52,9 +57,43 @@ AT(trine_incoming, uid, 56);
 AT(trine_incoming, gid, 60);
 AT(trine_incoming, pid, 64);
 AT(trine_incoming, flags, 68);
-AT(trine_incoming, reserved, 72);
+AT(trine_incoming, key, 72);
+
+_Static_assert(sizeof(trine_key) == 16, "trine_key");
+AT(trine_key, word, 0);
+AT(trine_key, kind, 8);
+
+_Static_assert(sizeof(trine_resource) == 24, "trine_resource");
+AT(trine_resource, kind, 0);
+AT(trine_resource, first, 8);
+AT(trine_resource, last, 16);
+
+_Static_assert(sizeof(trine_step) == 32, "trine_step");
+AT(trine_step, action, 0);
+AT(trine_step, resource, 8);
+
+_Static_assert(sizeof(trine_service_options) == 48, "trine_service_options");
+AT(trine_service_options, size, 0);
+AT(trine_service_options, policy, 8);
+AT(trine_service_options, unheld, 12);
+AT(trine_service_options, resources, 16);
+AT(trine_service_options, resource_count, 24);
+AT(trine_service_options, reserved, 32);
+
+_Static_assert(sizeof(trine_event) == 56, "trine_event");
+AT(trine_event, size, 0);
+AT(trine_event, kind, 4);
+AT(trine_event, service, 8);
+AT(trine_event, resource, 16);
+AT(trine_event, reserved, 40);
+
+_Static_assert(TRINE_NUMBER == 1 && TRINE_NAME == 2 && TRINE_RANGE == 3, "kinds");
+_Static_assert(TRINE_SHARE == 4 && TRINE_ALL == 5, "kinds");
+_Static_assert(TRINE_DECLARE == 1 && TRINE_WITHDRAW == 2 && TRINE_ACQUIRE == 3 && TRINE_RELEASE == 4, "actions");
+_Static_assert(TRINE_GAINED == 1 && TRINE_LOST == 2 && TRINE_DRAINING == 3, "events");
 
 _Static_assert(TRINE_OK == 0 && TRINE_WORKER_ERROR == 12 && TRINE_FAULT == 19, "the library's");
+_Static_assert(TRINE_NOT_HELD == 20 && TRINE_NO_PART == 23 && TRINE_DRAINED == -6, "the library's");
 _Static_assert(TRINE_EINVAL == -1 && TRINE_EBUSY == -2 && TRINE_ESYSTEM == -3, "the interface's own");
 _Static_assert(TRINE_EPANIC == -4 && TRINE_READY == -5, "the interface's own");
 

@@ -23,9 +23,11 @@ macro_rules! invalid {
 /// Every function of a client, with good arguments but for the handle.
 fn client_functions(client: *mut trine_client) {
     let (mut route, mut ticket, mut loan, mut reply) = (0, 0, null_mut(), trine_reply::sized());
+    let mut key = trine_key::default();
     reply.held = 1 << 32;
     invalid!(
         trine_route_of(client, c"test".as_ptr(), c"echo".as_ptr(), &raw mut route),
+        trine_key_of(client, c"a".as_ptr(), &raw mut key),
         trine_call(client, 0, null(), 0, null(), &raw mut reply),
         trine_submit(client, 0, null(), 0, null(), 0, &raw mut ticket),
         trine_post(client, 0, null(), 0, null(), 0),
@@ -45,7 +47,19 @@ fn client_functions(client: *mut trine_client) {
 /// The same of a worker.
 fn worker_functions(worker: *mut trine_worker) {
     let (mut request, names) = (trine_incoming::sized(), [c"echo".as_ptr()]);
+    let (all, step) = (&trine_resource { kind: TRINE_ALL, ..Default::default() }, trine_step::default());
+    let (mut key, mut count) = (trine_key::default(), 0);
+    // SAFETY: misuse that the header says is found.
+    assert_eq!(unsafe { trine_worker_id(worker) }, 0);
     invalid!(
+        trine_provide_with(worker, c"test".as_ptr(), names.as_ptr(), 1, null(), null_mut()),
+        trine_change(worker, c"test".as_ptr(), &raw const step, 1),
+        trine_acquire(worker, c"test".as_ptr(), all),
+        trine_release(worker, c"test".as_ptr(), all),
+        trine_holds(worker, c"test".as_ptr(), null_mut(), 0, &raw mut count),
+        trine_worker_key_of(worker, c"a".as_ptr(), &raw mut key),
+        trine_drain(worker),
+        trine_on_event(worker, None, null_mut()),
         trine_provide(worker, c"test".as_ptr(), names.as_ptr(), 1, null_mut()),
         trine_withdraw(worker, c"test".as_ptr()),
         trine_next(worker, 0, &raw mut request),
@@ -125,8 +139,14 @@ fn arguments_of_a_client() {
     let not_utf8 = c"\xff".as_ptr();
     let unsized_reply = &mut trine_reply { size: 0, ..reply };
     let huge_reply = &mut trine_reply { size: u32::MAX, ..reply };
-    let flagged = &trine_call_args { flags: 1, ..trine_call_args::sized() };
-    let reserved = &trine_call_args { reserved: [0, 1], ..trine_call_args::sized() };
+    let flagged = &trine_call_args { flags: 8, ..trine_call_args::sized() };
+    let torn = &trine_call_args { flags: TRINE_HIGH | TRINE_LOW, ..trine_call_args::sized() };
+    let key = |word, kind, reserved| trine_call_args {
+        key: trine_key { word, kind, reserved },
+        ..trine_call_args::sized()
+    };
+    let (keyless, ranged, reserved) = (&key(1, 0, 0), &key(1, TRINE_RANGE, 0), &key(1, TRINE_NUMBER, 1));
+    let mut key = trine_key::default();
     let unsized_args = &trine_call_args { size: 0, ..trine_call_args::sized() };
     let late = &trine_call_args { deadline_ns: -1, ..trine_call_args::sized() };
     invalid!(
@@ -141,7 +161,14 @@ fn arguments_of_a_client() {
         trine_call(client, echo, x, 1, null(), (&raw mut reply).wrapping_byte_add(1)),
         trine_call(client, echo, null(), 1, null(), &raw mut reply),
         trine_call(client, echo, x, 1, flagged, &raw mut reply),
+        trine_call(client, echo, x, 1, torn, &raw mut reply),
+        trine_call(client, echo, x, 1, keyless, &raw mut reply),
+        trine_call(client, echo, x, 1, ranged, &raw mut reply),
         trine_call(client, echo, x, 1, reserved, &raw mut reply),
+        trine_key_of(client, null(), &raw mut key),
+        trine_key_of(client, not_utf8, &raw mut key),
+        trine_key_of(client, c"".as_ptr(), &raw mut key),
+        trine_key_of(client, service, null_mut()),
         trine_call(client, echo, x, 1, unsized_args, &raw mut reply),
         trine_call(client, echo, x, 1, late, &raw mut reply),
         trine_submit(client, echo, null(), 1, null(), 0, &raw mut ticket),
@@ -206,6 +233,93 @@ fn arguments_of_a_client() {
         trine_close(stranger);
         trine_close(client);
         trine_worker_close(_worker);
+    }
+}
+
+#[test]
+fn arguments_about_resources() {
+    let here = Here::new();
+    let worker = here.worker(&[c"echo"]);
+    let (test, names) = (c"test".as_ptr(), [c"echo".as_ptr()]);
+    let options = trine_service_options::sized();
+    let all = trine_resource { kind: TRINE_ALL, ..Default::default() };
+    let many = [all; 129];
+    let provide = |options: trine_service_options| {
+        // SAFETY: misuse that the header says is found.
+        unsafe { trine_provide_with(worker, test, names.as_ptr(), 1, &raw const options, null_mut()) }
+    };
+    let of = |resource: &trine_resource| {
+        provide(trine_service_options { resources: resource, resource_count: 1, ..options })
+    };
+    let strange = [
+        trine_resource { kind: 0, ..all },
+        trine_resource { kind: 6, ..all },
+        trine_resource { kind: u32::MAX, ..all },
+        trine_resource { reserved: 1, ..all },
+        trine_resource { kind: TRINE_SHARE, first: 1 << 32, last: 2, ..all },
+        trine_resource { kind: TRINE_SHARE, first: 0, last: u64::MAX, ..all },
+    ];
+    invalid!(
+        provide(trine_service_options { size: 0, ..options }),
+        provide(trine_service_options { flags: 1, ..options }),
+        provide(trine_service_options { policy: 5, ..options }),
+        provide(trine_service_options { policy: u32::MAX, ..options }),
+        provide(trine_service_options { unheld: 4, ..options }),
+        provide(trine_service_options { reserved: [1, 0], ..options }),
+        provide(trine_service_options { resource_count: 1, ..options }),
+        provide(trine_service_options { resources: many.as_ptr(), resource_count: 129, ..options }),
+        provide(trine_service_options { resources: many.as_ptr(), resource_count: u64::MAX, ..options }),
+        provide(trine_service_options {
+            resources: dangling_mut::<u8>().cast(),
+            resource_count: 1,
+            ..options
+        }),
+    );
+    let (step, mut count) = (trine_step { action: TRINE_ACQUIRE, resource: all, reserved: 0 }, 0);
+    for resource in &strange {
+        invalid!(
+            of(resource),
+            trine_acquire(worker, test, resource),
+            trine_release(worker, test, resource),
+            trine_change(worker, test, &trine_step { resource: *resource, ..step }, 1),
+        );
+    }
+    let (steps, mut key, mut room) = ([step; 129], trine_key::default(), all);
+    invalid!(
+        trine_change(worker, null(), steps.as_ptr(), 1),
+        trine_change(worker, test, null(), 1),
+        trine_change(worker, test, steps.as_ptr(), 129),
+        trine_change(worker, test, steps.as_ptr(), usize::MAX),
+        trine_change(worker, test, &trine_step { action: 0, ..step }, 1),
+        trine_change(worker, test, &trine_step { action: 5, ..step }, 1),
+        trine_change(worker, test, &trine_step { reserved: 1, ..step }, 1),
+        trine_acquire(worker, null(), &raw const all),
+        trine_acquire(worker, test, null()),
+        trine_release(worker, test, null()),
+        trine_holds(worker, null(), null_mut(), 0, &raw mut count),
+        trine_holds(worker, test, null_mut(), 0, null_mut()),
+        trine_holds(worker, test, null_mut(), 1, &raw mut count),
+        trine_holds(worker, test, (&raw mut room).wrapping_byte_add(1), 1, &raw mut count),
+        trine_worker_key_of(worker, null(), &raw mut key),
+        trine_worker_key_of(worker, c"\xff".as_ptr(), &raw mut key),
+        trine_worker_key_of(worker, test, null_mut()),
+    );
+    // What can be said, and means nothing, is the director's to refuse: and nothing is done.
+    let backwards = trine_resource { kind: TRINE_RANGE, first: 2, last: 1, ..all };
+    let seven = trine_resource { kind: TRINE_NUMBER, first: 7, ..all };
+    let two = [step, trine_step { action: TRINE_RELEASE, resource: seven, reserved: 0 }];
+    // SAFETY: as the header says.
+    unsafe {
+        assert_eq!(of(&backwards), TRINE_BAD_RESOURCE);
+        assert_eq!(trine_acquire(worker, test, &raw const backwards), TRINE_BAD_RESOURCE);
+        assert_eq!(trine_acquire(worker, c"other".as_ptr(), &raw const seven), TRINE_NO_SUCH_SERVICE);
+        assert_eq!(trine_release(worker, test, &raw const seven), TRINE_NOT_HELD);
+        let two = two.map(|s| trine_step { resource: seven, ..s });
+        assert_eq!(trine_change(worker, test, two[1..].as_ptr(), 1), TRINE_NOT_HELD);
+        assert_eq!(trine_holds(worker, test, null_mut(), 0, &raw mut count), TRINE_OK);
+        assert_eq!(count, 0);
+        assert_eq!(trine_change(worker, test, null(), 0), TRINE_OK);
+        trine_worker_close(worker);
     }
 }
 
@@ -302,7 +416,7 @@ fn arguments_without_a_handle() {
         let taken = trine_director_start(bus, null(), &raw mut director);
         assert_eq!((taken, director), (TRINE_ESYSTEM, null_mut()));
         assert!(error(null()).contains("already serves"), "{}", error(null()));
-        for status in [i32::MIN, -6, 24, 4711, i32::MAX] {
+        for status in [i32::MIN, -7, trine::Status::ALL.len() as i32, 4711, i32::MAX] {
             assert_eq!(CStr::from_ptr(trine_status_name(status)), c"UNKNOWN");
             assert!(!CStr::from_ptr(trine_status_text(status)).is_empty());
         }
@@ -318,6 +432,8 @@ fn status_numbers_are_the_library_s() {
             (CStr::from_ptr(trine_status_name(number)), CStr::from_ptr(trine_status_text(number)))
         };
         assert_eq!((name.to_str(), text.to_str()), (Ok(status.name()), Ok(status.text())));
+        let line = format!("#define TRINE_{} {}\n", status.name(), status as u16);
+        assert!(include_str!("../../include/trine.h").contains(&line), "the header lacks {line}");
     }
 }
 
@@ -334,7 +450,7 @@ fn structs_of_other_versions_are_taken() {
     let (client, worker) = (here.client(), here.worker(&[c"echo"]));
     let (echo, mut ticket) = (route(client, c"echo"), 0);
     // Newer callers' structs, and older ones', which end before what came later.
-    for (more, reply_size, request_size) in [(32, 112, 120), (0, 48, 48)] {
+    for (more, reply_size, request_size) in [(32, 152, 120), (0, 48, 48)] {
         let mut args = Other { known: trine_call_args::sized(), beyond: [0; 4] };
         args.known.size = if more > 0 { args.known.size + more } else { 8 };
         let mut request = Other { known: trine_incoming::sized(), beyond: [7; 4] };

@@ -121,5 +121,35 @@ int main(int, char **argv) {
     worker.wake();
     serving.join();
     worker.withdraw("test");
+
+    // Keys, rights, and how they are lost; how a worker leaves.
+    std::vector<trine::event> heard;
+    const auto hear = [&](const trine::event &event) { heard.push_back(event); };
+    const auto exclusive = trine::service().policy(TRINE_AFFINITY).exclusive(TRINE_UNHELD_ERROR);
+    trine::worker other(bus);
+    worker.on_event(hear);
+    other.on_event(hear);
+    const auto first_number = worker.provide("files", {"owner"}, exclusive);
+    CHECK(first_number == DROP + 1 && other.provide("files", {"owner"}, exclusive) == 0);
+    const auto name = client.key("/etc/hosts");
+    CHECK(name.is_name() && name == worker.key("/etc/hosts") && name != trine::key(name.word));
+    CHECK(worker.acquire("files", name) && worker.holds("files") == std::vector<trine::resource>{name});
+    const auto owner = client.route("files", "owner");
+    auto asked = client.submit(owner, "", trine::args().about(name).with(TRINE_HIGH | TRINE_TRACED));
+    auto request = worker.next();
+    CHECK(request && request->key() == name && !other.acquire("files", name));
+    request->reply_as(worker.id());
+    CHECK(asked.wait().as<std::uint64_t>() == worker.id());
+    while (heard.size() < 3) {
+        CHECK(!worker.next(std::chrono::milliseconds(1)) && !other.next(std::chrono::milliseconds(1)));
+    }
+    CHECK(heard[0].kind == TRINE_GAINED && heard[1].kind == TRINE_LOST && heard[2].kind == TRINE_GAINED);
+    CHECK(heard[2].service == "files" && heard[2].resource == trine::resource(name));
+    CHECK(worker.holds("files").empty());
+    other.release("files", name);
+    other.change("files", trine::changes().declare(trine::resource::range(0, 9)).acquire(trine::resource::number(3)));
+    CHECK(other.holds("files").size() == 2 || heard.back().kind == TRINE_GAINED);
+    worker.drain();
+    CHECK(!worker.next() && worker.is_drained());
     std::puts("as it should be");
 }

@@ -84,7 +84,7 @@ macro_rules! sized {
         }
     )*};
 }
-sized!(trine_options, trine_call_args, trine_reply, trine_incoming);
+sized!(trine_options, trine_call_args, trine_reply, trine_incoming, trine_service_options);
 
 pub fn bytes(data: *const c_void, len: u64) -> Vec<u8> {
     // SAFETY: in place, and nobody else has it in these tests.
