@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use trine::{CallError, Client, ClientOptions, Draft, Error, Pending, Reply, Route, Shared, Status, Until};
 
 use crate::exit::Usage;
-use crate::latencies::{Latencies, grouped, human};
 use crate::options::{BusOptions, RunOptions};
 use crate::sha256::hex;
+use trine_measure::latencies::{Latencies, grouped, human};
 
 /// Call an operation of a service, and print the reply.
 ///

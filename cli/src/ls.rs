@@ -9,8 +9,8 @@ use tabled::builder::Builder;
 use tabled::settings::{Padding, Style};
 use trine::{Identity, Inspection};
 
-use crate::latencies::grouped;
 use crate::options::BusOptions;
+use trine_measure::latencies::grouped;
 
 /// List services, operations, workers and sessions.
 #[derive(Args)]

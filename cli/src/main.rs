@@ -9,7 +9,7 @@
 //! trine bench             how fast, against what  bench/
 //! ```
 //! One file for each subcommand. What they share: `options` (bus, pinning, waiting), `exit` (codes and messages),
-//! `processes` (this program, started again), `latencies` (percentiles).
+//! `processes` (this program, started again).
 #![deny(unsafe_code)]
 
 mod bench;
@@ -17,7 +17,6 @@ mod call;
 mod demo;
 mod director;
 mod exit;
-mod latencies;
 mod log;
 mod ls;
 mod options;
@@ -56,9 +55,7 @@ enum Command {
     #[command(hide = true)]
     DemoClient(demo::client::ClientOptions),
     #[command(hide = true)]
-    BenchClient(bench::client::ClientOptions),
-    #[command(hide = true)]
-    BenchRelay(bench::floor::RelayOptions),
+    BenchParty(bench::party::PartyCommand),
 }
 
 const EXAMPLES: &str = "\
@@ -99,8 +96,7 @@ fn run(options: Options) -> anyhow::Result<ExitCode> {
         Command::Demo(o) => return demo::run(&o),
         Command::Bench(o) => return bench::run(&o),
         Command::DemoClient(o) => return demo::client::run(bus, &o),
-        Command::BenchClient(o) => bench::client::run(bus, &o)?,
-        Command::BenchRelay(o) => bench::floor::run(&o)?,
+        Command::BenchParty(o) => bench::party::run(&o)?,
     }
     Ok(ExitCode::SUCCESS)
 }

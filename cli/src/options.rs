@@ -54,16 +54,6 @@ impl WaitingOption {
             WaitingOption::Spin => Waiting::Spin,
         }
     }
-
-    /// Its name, as on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            WaitingOption::Adaptive => "adaptive",
-            WaitingOption::Park => "park",
-            WaitingOption::Yield => "yield",
-            WaitingOption::Spin => "spin",
-        }
-    }
 }
 
 /// How a process runs.

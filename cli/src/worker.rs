@@ -10,8 +10,8 @@ use clap::{Args, ValueEnum};
 use trine::{Bus, Request, Served, Stopper, Worker};
 
 use crate::options::{BusOptions, RunOptions};
+use crate::sha256;
 use crate::signals::Caught;
-use crate::{bench::words, sha256};
 
 /// Serve built-in services until SIGTERM or SIGINT.
 ///
@@ -45,9 +45,6 @@ enum Service {
     Echo,
     Sha256,
     Sleep,
-    /// Checks and answers what `trine bench` sends.
-    #[value(hide = true)]
-    Check,
 }
 
 impl Service {
@@ -56,7 +53,6 @@ impl Service {
             Service::Echo => "echo",
             Service::Sha256 => sha256::SERVICE,
             Service::Sleep => "sleep",
-            Service::Check => words::SERVICE,
         }
     }
 
@@ -65,7 +61,6 @@ impl Service {
             Service::Echo => &["echo"],
             Service::Sha256 => &sha256::OPERATIONS,
             Service::Sleep => &["sleep"],
-            Service::Check => &[words::OPERATION],
         }
     }
 }
@@ -123,7 +118,6 @@ fn serve(worker: &Worker, service: Service, stopping: &Stopping) -> Result<(), t
         Service::Echo => worker.serve(echo),
         Service::Sha256 => worker.serve(sha256::serve),
         Service::Sleep => worker.serve(|request| sleep(request, stopping)),
-        Service::Check => worker.serve(check),
     }
 }
 
@@ -147,18 +141,6 @@ fn sleep(request: Request<'_>, stopping: &Stopping) -> Served {
         Ok(time) if stopping.wait(time) => request.fail(2, "the worker was asked to stop"),
         Ok(time) => request.reply(format!("slept {}", humantime::format_duration(time)).as_bytes()),
         Err(_) => request.fail(1, "send a duration, for instance 10ms"),
-    }
-}
-
-/// Checks what it was sent, and answers with something else that can be checked.
-fn check(request: Request<'_>) -> Served {
-    match request.bytes().get::<[u64; words::WORDS]>().and_then(|sent| words::answer(&sent)) {
-        Some(answer) => request.reply_with(size_of_val(&answer), |_, reply| {
-            for (i, word) in answer.iter().enumerate() {
-                reply.write_at(i * 8, &word.to_ne_bytes());
-            }
-        }),
-        None => request.fail(1, "not what trine bench sends"),
     }
 }
 

@@ -1,286 +1,314 @@
-//! `trine bench`: how long a call takes, and how long the least takes that a call could be.
+//! `trine bench`: how long a call takes, how long the least takes that a call could be, and how long it takes elsewhere.
 //!
 //! ```text
-//! for each placement, several rounds of:
-//!     call    client, director, worker     client.rs    64 bytes, checked at both ends
-//!     floor   client, relay, worker        floor.rs     one cache line through three processes
+//! part.rs        what is measured in which settings              subjects.rs  who is measured: Trine, floors, forms, …
+//! round.rs       one subject, one setting, one set of processes  placement.rs where those run
+//! row.rs         what all rounds of it gave                      report.rs    table, JSON, plots
+//! party/         what the processes do
 //! ```
-//! A round starts its own processes, and call and floor take turns, so that what drifts (clocks, neighbours, memory)
-//! hits both. Every row names its placement and how its processes wait.
+//! A round starts its own processes, and those who stand beside each other in a table take turns, so that what drifts
+//! (clocks, neighbours, memory) hits all of them. Every row names its placement and how its processes wait.
 
-pub mod client;
-pub mod floor;
-mod lines;
+mod part;
+pub mod party;
 mod placement;
-pub mod words;
+mod report;
+mod round;
+mod row;
+mod subjects;
 
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
-use anyhow::Context;
-use clap::Args;
-use serde::Serialize;
+use clap::{Args, ValueEnum};
+use trine_measure::{Load, Wait};
 
 use crate::exit::Usage;
-use crate::latencies::{Latencies, Summary, grouped, human};
-use crate::options::WaitingOption;
-use crate::processes::{Background, Foreground, PrivateBus, this_program};
-use client::Measured;
-use lines::LinesFile;
+use crate::processes::Foreground;
+use part::{Chosen, Part};
 use placement::{Placement, available};
+use report::Report;
+use round::{Contender, FLOOR, Rounds, Setting};
+use row::Row;
 
-/// Measure calls of 64 bytes between processes, and beside them the bare relay of a cache line as the floor.
+/// Measure calls between processes, and beside them the bare relay of a cache line as the floor.
 ///
 /// Starts director, worker and client as processes of their own on a private bus, once a round. In the same rounds
-/// one cache line is passed through three processes with the same placement and waiting: the least that a call
-/// through a broker could cost.
+/// one cache line is passed through three processes with the same placement and waiting (through eventfds, where they
+/// sleep): the least that a call through a broker could cost. Every payload is written, read and checked at both ends.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  trine bench
-  trine bench --placement split --calls 1000000
-  trine bench --waiting adaptive --json bench.json
+  trine bench                                           latency and throughput, in half a minute
+  trine bench latency --placement split --calls 1000000
+  trine bench large open --beside all --json bench.json --plots plots
+  trine bench all --beside all --rivals rivals/target/release/trine-rivals
 
-Where processes would sleep (adaptive, park) the floor yields: a bare relay has nothing to wake anybody with.")]
+Rows that poll and are pinned may come at two levels, by the order in which processes take turns on a CPU: then the
+figures are those of the better one, and ROUNDS says how many rounds of all it is. All rounds' p50 are in the JSON.")]
 pub struct BenchOptions {
+    /// What to measure [default: latency throughput].
+    #[arg(value_enum)]
+    parts: Vec<PartOption>,
     /// Where the processes run [default: all that make sense here].
     #[arg(long, value_enum, value_delimiter = ',')]
     placement: Vec<Placement>,
     /// What the processes do while there is nothing to do.
-    #[arg(long, value_enum, default_value_t = WaitingOption::Yield)]
-    waiting: WaitingOption,
-    /// Calls a round.
-    #[arg(long, default_value_t = 50_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "yield,park")]
+    waiting: Vec<Wait>,
+    /// Calls a round; fewer where each takes long.
+    #[arg(long, default_value_t = 20_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     calls: u64,
     /// Rounds of each.
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Also measure throughput with so many calls in flight.
-    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,8,64",
-          value_parser = clap::value_parser!(u32).range(1..=4096))]
-    in_flight: Vec<u32>,
+    /// Latency: bytes of request and answer.
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "64", value_parser = bytes)]
+    bytes: Vec<usize>,
+    /// Throughput: so many calls in flight.
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,8,64", value_parser = in_flight)]
+    in_flight: Vec<usize>,
+    /// Open loop: calls per second.
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "10000,50000,100000,200000,500000",
+          value_parser = clap::value_parser!(u64).range(1..))]
+    rates: Vec<u64>,
+    /// Who is measured beside Trine.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "floors")]
+    beside: Vec<Beside>,
+    /// A program with rivals: see rivals/README.md.
+    #[arg(long, value_name = "PROGRAM")]
+    rivals: Option<PathBuf>,
+    /// Of all those, only subjects whose name has this in it; Trine always.
+    #[arg(long, value_name = "TEXT", value_delimiter = ',')]
+    only: Vec<String>,
     /// Write all figures to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
 
-/// One line of the result.
-#[derive(Serialize)]
-struct Row {
-    what: &'static str,
-    placement: &'static str,
-    waiting: &'static str,
-    in_flight: u32,
-    calls: u64,
-    calls_per_second: u64,
-    latency_ns: Summary,
-    /// Of a call's p50 to the floor's.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ratio_p50: Option<f64>,
+/// A part, or all of them.
+#[derive(Clone, Copy, ValueEnum)]
+enum PartOption {
+    All,
+    Latency,
+    Default,
+    Forms,
+    Large,
+    Paced,
+    Open,
+    Throughput,
+    Sessions,
+    Neighbour,
 }
 
-/// Everything, as it is written to a file.
-#[derive(Serialize)]
-struct Report<'a> {
-    version: &'static str,
-    cpus: usize,
-    payload_bytes: usize,
-    rounds: u32,
-    rows: &'a [Row],
+/// Who stands beside Trine.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Beside {
+    /// Floors, forms, what the system has, and rivals if there are.
+    All,
+    /// What nobody can be faster than.
+    Floors,
+    /// Two, three and four messages over the same rings.
+    Forms,
+    /// Unix sockets and pipes.
+    System,
+}
+
+fn bytes(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(bytes) if bytes >= 8 && bytes % 8 == 0 => Ok(bytes),
+        _ => Err("a multiple of 8, and 8 at least".into()),
+    }
+}
+
+fn in_flight(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(calls @ 1..=4096) => Ok(calls),
+        _ => Err("from 1 to 4096".into()),
+    }
 }
 
 /// Runs it.
 pub fn run(options: &BenchOptions) -> anyhow::Result<ExitCode> {
     let cpus = available();
-    let placements = placements(options, cpus.len())?;
-    let bench = Bench { options, cpus: &cpus, foreground: Foreground::new()? };
-    let mut rows = Vec::new();
-    print(&heads())?;
-    for &placement in &placements {
-        let [call, floor] = bench.latency(placement)?;
-        print(&call.line())?;
-        print(&floor.line())?;
-        rows.extend([call, floor]);
-    }
-    for (&placement, &in_flight) in
-        placements.iter().flat_map(|p| options.in_flight.iter().map(move |n| (p, n)))
-    {
-        let row = bench.throughput(placement, in_flight)?;
-        print(&row.line())?;
-        rows.push(row);
+    let chosen = chosen(options, cpus.len())?;
+    let bench = Bench {
+        rounds: Rounds { cpus, foreground: Foreground::new()? },
+        count: options.rounds,
+        others: others(options)?,
+    };
+    let mut report = Report::new(bench.rounds.cpus.len(), options.rounds);
+    for part in parts(&options.parts) {
+        print(&format!("{}\n", part.title()))?;
+        let rows = bench.part(part, &chosen)?;
+        print(&row::table(&rows))?;
+        report.rows.extend(rows);
     }
     if let Some(path) = &options.json {
-        let (version, rounds) = (env!("CARGO_PKG_VERSION"), options.rounds);
-        let report =
-            Report { version, cpus: cpus.len(), payload_bytes: words::WORDS * 8, rounds, rows: &rows };
-        let text = serde_json::to_string_pretty(&report)? + "\n";
-        std::fs::write(path, text).with_context(|| path.display().to_string())?;
+        report.write(path)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(line: &str) -> anyhow::Result<()> {
-    Ok(writeln!(std::io::stdout(), "{line}")?)
+fn print(text: &str) -> anyhow::Result<()> {
+    Ok(writeln!(std::io::stdout(), "{text}")?)
 }
 
-fn placements(options: &BenchOptions, cpus: usize) -> anyhow::Result<Vec<Placement>> {
-    if options.placement.is_empty() {
-        let sensible = Placement::sensible(cpus, options.waiting == WaitingOption::Spin);
-        if sensible.is_empty() {
-            let why = format!(
-                "spinning wants a CPU for each of 3 processes, and there are {cpus}; --placement insists"
-            );
-            return Err(Usage(why).into());
-        }
-        return Ok(sensible);
+fn parts(asked: &[PartOption]) -> Vec<Part> {
+    let part = |asked: &PartOption| match asked {
+        PartOption::All => Part::ALL.to_vec(),
+        PartOption::Latency => vec![Part::Latency],
+        PartOption::Default => vec![Part::Default],
+        PartOption::Forms => vec![Part::Forms],
+        PartOption::Large => vec![Part::Large],
+        PartOption::Paced => vec![Part::Paced],
+        PartOption::Open => vec![Part::Open],
+        PartOption::Throughput => vec![Part::Throughput],
+        PartOption::Sessions => vec![Part::Sessions],
+        PartOption::Neighbour => vec![Part::Neighbour],
+    };
+    match asked {
+        [] => vec![Part::Latency, Part::Throughput],
+        asked => asked.iter().flat_map(part).collect(),
     }
-    if let Some(large) = options.placement.iter().find(|p| p.cpus() > cpus) {
+}
+
+fn chosen(options: &BenchOptions, cpus: usize) -> anyhow::Result<Chosen> {
+    let spins = options.waiting.contains(&Wait::Spin);
+    let placements = match &options.placement[..] {
+        [] => Placement::sensible(cpus, spins),
+        chosen => chosen.to_vec(),
+    };
+    if placements.is_empty() {
+        let why = format!(
+            "spinning wants a CPU for each of 3 processes, and there are {cpus}; --placement insists"
+        );
+        return Err(Usage(why).into());
+    }
+    if let Some(large) = placements.iter().find(|p| p.cpus() > cpus) {
         let why = format!("--placement {} takes {} CPUs, and there are {cpus}", large.name(), large.cpus());
         return Err(Usage(why).into());
     }
-    Ok(options.placement.clone())
+    Ok(Chosen {
+        placements,
+        waiting: options.waiting.clone(),
+        calls: options.calls,
+        in_flight: options.in_flight.clone(),
+        rates: options.rates.clone(),
+        bytes: options.bytes.clone(),
+    })
 }
 
-struct Bench<'a> {
-    options: &'a BenchOptions,
-    cpus: &'a [usize],
-    foreground: Foreground,
+/// Who stands beside Trine.
+struct Others {
+    floors: Vec<Contender>,
+    forms: Vec<Contender>,
+    /// What the system has, and rivals.
+    rivals: Vec<Contender>,
 }
 
-/// What all rounds of one thing gave.
-#[derive(Default)]
-struct Sum {
-    latencies: Latencies,
-    elapsed_ns: u64,
-}
-
-impl Sum {
-    fn add(&mut self, measured: Measured) {
-        self.elapsed_ns += measured.elapsed_ns;
-        measured.counts.into_iter().for_each(|(ns, count)| self.latencies.record_many(ns, count));
+fn others(options: &BenchOptions) -> anyhow::Result<Others> {
+    let beside = |what| options.beside.contains(&what) || options.beside.contains(&Beside::All);
+    let named = |c: &Contender| {
+        options.only.is_empty() || options.only.iter().any(|text| c.subject.name.contains(text.as_str()))
+    };
+    let those = |is: bool, all: Vec<Contender>| match is {
+        true => all.into_iter().filter(named).collect(),
+        false => Vec::new(),
+    };
+    let mut rivals = those(beside(Beside::System), subjects::system());
+    if let Some(program) = &options.rivals {
+        rivals.extend(those(true, subjects::rivals(program)?));
     }
+    Ok(Others {
+        floors: those(beside(Beside::Floors), subjects::floors()),
+        forms: those(beside(Beside::Forms), subjects::forms()),
+        rivals,
+    })
 }
 
-impl Bench<'_> {
-    /// Calls and the floor, in turns.
-    fn latency(&self, placement: Placement) -> anyhow::Result<[Row; 2]> {
-        let (mut call, mut floor) = (Sum::default(), Sum::default());
-        for _ in 0..self.options.rounds {
-            call.add(self.call_round(placement, 1)?);
-            floor.add(self.floor_round(placement)?);
+struct Bench {
+    rounds: Rounds,
+    count: u32,
+    others: Others,
+}
+
+impl Bench {
+    fn part(&self, part: Part, chosen: &Chosen) -> anyhow::Result<Vec<Row>> {
+        let mut rows = Vec::new();
+        for setting in chosen.settings(part) {
+            rows.extend(self.group(part, setting)?);
         }
-        let call = row("call", placement, self.options.waiting, 1, &call);
-        let floor = row("floor", placement, floor::floor_waiting(self.options.waiting), 1, &floor);
-        let ratio = call.latency_ns.p50 as f64 / floor.latency_ns.p50.max(1) as f64;
-        Ok([Row { ratio_p50: Some(ratio), ..call }, floor])
+        Ok(rows)
     }
 
-    fn throughput(&self, placement: Placement, in_flight: u32) -> anyhow::Result<Row> {
-        let mut sum = Sum::default();
-        for _ in 0..self.options.rounds {
-            sum.add(self.call_round(placement, in_flight)?);
+    /// Who takes part, and in which setting.
+    fn contenders(&self, part: Part, setting: Setting) -> Vec<(Contender, Setting)> {
+        let Others { floors, forms, rivals } = &self.others;
+        let mut all = vec![subjects::trine()];
+        let only_trine = part == Part::Sessions;
+        if !only_trine {
+            all.extend(floors.iter().cloned());
         }
-        Ok(row("throughput", placement, self.options.waiting, in_flight, &sum))
-    }
-
-    fn call_round(&self, placement: Placement, in_flight: u32) -> anyhow::Result<Measured> {
-        let [client_cpu, director_cpu, worker_cpu] = placement.of(self.cpus);
-        let bus = PrivateBus::new()?;
-        let on_bus = |name: &[&str], cpu| {
-            let mut command = self.process(name, cpu);
-            command.arg("--path").arg(bus.path());
-            command
+        if !floors.is_empty() && part == Part::Large {
+            all.push(subjects::memory());
+        }
+        if !floors.is_empty() && matches!(part, Part::Latency | Part::Forms) {
+            all.push(subjects::direct_line());
+        }
+        match part {
+            // Of many in flight the rings' bare director is the floor.
+            Part::Forms | Part::Throughput if forms.is_empty() => all.extend(subjects::forms()),
+            Part::Forms | Part::Throughput | Part::Latency => all.extend(forms.iter().cloned()),
+            _ => {}
+        }
+        if !matches!(part, Part::Forms | Part::Sessions) {
+            all.extend(rivals.iter().cloned());
+        }
+        let fit = |contender: Contender| {
+            let setting = fitted(part, &contender, setting);
+            contender.can(&setting).then_some((contender, setting))
         };
-        let director = Background::start("director", on_bus(&["director"], director_cpu))?;
-        let worker = Background::start("worker", on_bus(&["worker", words::SERVICE], worker_cpu))?;
-        let mut client = on_bus(&["bench-client"], client_cpu);
-        client.args(["--calls", &self.options.calls.to_string(), "--in-flight", &in_flight.to_string()]);
-        let measured = self.measured(client);
-        // The worker leaves before its director does.
-        drop((worker, director));
-        measured
+        all.into_iter().filter_map(fit).collect()
     }
 
-    fn floor_round(&self, placement: Placement) -> anyhow::Result<Measured> {
-        let [client_cpu, relay_cpu, worker_cpu] = placement.of(self.cpus);
-        let file = LinesFile::new()?;
-        let on_lines = |role, cpu| {
-            let mut command = self.process(&["bench-relay", role], cpu);
-            command.arg("--lines").arg(file.path());
-            command
+    /// All who take part in a setting, in turns.
+    fn group(&self, part: Part, setting: Setting) -> anyhow::Result<Vec<Row>> {
+        let contenders = self.contenders(part, setting);
+        let mut rounds = vec![Vec::new(); contenders.len()];
+        for _ in 0..self.count {
+            for ((contender, setting), measured) in contenders.iter().zip(&mut rounds) {
+                measured.push(self.rounds.run(contender, setting)?);
+            }
+        }
+        let row = |((contender, setting), rounds): (&(Contender, Setting), &Vec<_>)| {
+            Row::new(part.name(), contender, *setting, &self.rounds.cpus, rounds)
         };
-        let _relay = Background::start("relay", on_lines("relay", relay_cpu))?;
-        let _worker = Background::start("worker", on_lines("worker", worker_cpu))?;
-        let mut client = on_lines("client", client_cpu);
-        client.args(["--calls", &self.options.calls.to_string()]);
-        self.measured(client)
-    }
-
-    /// A process that waits as was asked for, where it is to run.
-    fn process(&self, name: &[&str], cpu: Option<usize>) -> Command {
-        let mut command = this_program(name);
-        command.args(["--waiting", self.options.waiting.name()]);
-        if let Some(cpu) = cpu {
-            command.args(["--pin", &cpu.to_string()]);
+        let mut rows: Vec<Row> = contenders.iter().zip(&rounds).map(row).collect();
+        let floor = rows.iter().find(|row| row.what.starts_with(FLOOR)).map(|row| row.latency_ns.p50);
+        if let Some(floor) = floor {
+            rows.iter_mut()
+                .for_each(|row| row.to_floor = Some(row.latency_ns.p50 as f64 / floor.max(1) as f64));
         }
-        command
-    }
-
-    fn measured(&self, client: Command) -> anyhow::Result<Measured> {
-        let output = self.foreground.output(client)?;
-        serde_json::from_slice(&output).context("the client's figures can't be read")
+        Ok(rows)
     }
 }
 
-fn row(what: &'static str, placement: Placement, waiting: WaitingOption, in_flight: u32, sum: &Sum) -> Row {
-    let calls = sum.latencies.count();
-    Row {
-        what,
-        placement: placement.name(),
-        waiting: waiting.name(),
-        in_flight,
-        calls,
-        calls_per_second: (calls as f64 / (sum.elapsed_ns.max(1) as f64 / 1e9)) as u64,
-        latency_ns: sum.latencies.summary(),
-        ratio_p50: None,
+/// The setting as this contender can have it, where a part takes all.
+fn fitted(part: Part, contender: &Contender, setting: Setting) -> Setting {
+    if !part.takes_all() || contender.is_floor() || contender.can(&setting) {
+        return setting;
     }
-}
-
-fn heads() -> String {
-    format!(
-        "{:<10} {:<9} {:<8} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>12}  {}",
-        "",
-        "PLACEMENT",
-        "WAITING",
-        "IN FLIGHT",
-        "P50",
-        "P90",
-        "P99",
-        "P99.9",
-        "MAX",
-        "CALLS/S",
-        "P50 TO FLOOR"
-    )
-}
-
-impl Row {
-    fn line(&self) -> String {
-        let s = &self.latency_ns;
-        let [p50, p90, p99, p99_9, max] = [s.p50, s.p90, s.p99, s.p99_9, s.max].map(human);
-        let mut line = format!(
-            "{:<10} {:<9} {:<8} {:>9} {p50:>9} {p90:>9} {p99:>9} {p99_9:>9} {max:>9} {:>12}",
-            self.what,
-            self.placement,
-            self.waiting,
-            self.in_flight,
-            grouped(self.calls_per_second),
-        );
-        if let Some(ratio) = self.ratio_p50 {
-            // Writing to a string does not fail.
-            let _ = write!(line, "  {ratio:.2}");
-        }
-        line
-    }
+    let subject = &contender.subject;
+    let waiting = match subject.waiting.contains(&setting.waiting) {
+        true => setting.waiting,
+        false => Wait::Park,
+    };
+    // In an open loop that is a bound, not what is asked for.
+    let in_flight = match setting.load.rate {
+        Some(_) => setting.load.in_flight.min(subject.in_flight_max),
+        None => setting.load.in_flight,
+    };
+    Setting { waiting, load: Load { in_flight, ..setting.load }, ..setting }
 }

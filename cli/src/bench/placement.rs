@@ -1,11 +1,18 @@
 //! Which process runs on which CPU.
+//!
+//! A process is put there before its program starts: it inherits the affinity of the thread that starts it, and its
+//! own threads inherit it in turn. One that pins itself has been elsewhere before, with its memory and its threads.
 
+use anyhow::Context;
 use clap::ValueEnum;
-use nix::sched::{CpuSet, sched_getaffinity};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
+use serde::Serialize;
+use trine_measure::Seat;
 
 /// Where client, director and worker run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Placement {
     /// The client on one CPU, director and worker on another.
     Split,
@@ -37,14 +44,23 @@ impl Placement {
         }
     }
 
-    /// The CPUs of client, director and worker, of those that there are; `None` for any.
-    pub fn of(self, cpus: &[usize]) -> [Option<usize>; 3] {
-        let at = |i: usize| cpus.get(i).copied();
+    /// The CPU of who sits there, of those that there are; `None` for any.
+    pub fn of(self, seat: Seat, cpus: &[usize]) -> Option<usize> {
+        let index = match (self, seat) {
+            (Placement::Unpinned, _) => return None,
+            (Placement::One, _) | (_, Seat::Client) => 0,
+            (_, Seat::Middle) | (Placement::Split, Seat::Worker) => 1,
+            (Placement::Spread, Seat::Worker) => 2,
+        };
+        cpus.get(index).copied()
+    }
+
+    /// The same for people: client, middle, worker.
+    pub fn told(self, cpus: &[usize]) -> String {
+        let at = |seat| self.of(seat, cpus).map_or("-".into(), |cpu| cpu.to_string());
         match self {
-            Placement::Split => [at(0), at(1), at(1)],
-            Placement::One => [at(0); 3],
-            Placement::Spread => [at(0), at(1), at(2)],
-            Placement::Unpinned => [None; 3],
+            Placement::Unpinned => self.name().into(),
+            _ => format!("{} {}", self.name(), [Seat::Client, Seat::Middle, Seat::Worker].map(at).join("/")),
         }
     }
 
@@ -65,6 +81,21 @@ pub fn available() -> Vec<usize> {
     (0..CpuSet::count()).filter(|&cpu| set.is_set(cpu).unwrap_or(false)).collect()
 }
 
+/// Does something with this thread on that CPU: what it starts stays there.
+pub fn on_cpu<T>(cpu: Option<usize>, start: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let Some(cpu) = cpu else { return start() };
+    let me = Pid::from_raw(0);
+    let before = sched_getaffinity(me).context("asking where this process runs")?;
+    let mut there = CpuSet::new();
+    there
+        .set(cpu)
+        .and_then(|()| sched_setaffinity(me, &there))
+        .with_context(|| format!("pinning to CPU {cpu}"))?;
+    let started = start();
+    sched_setaffinity(me, &before).context("going back to where this process ran")?;
+    started
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,6 +107,16 @@ mod tests {
         assert_eq!(Placement::sensible(2, false), [Split, One, Unpinned]);
         assert_eq!(Placement::sensible(2, true), []);
         assert_eq!(Placement::sensible(4, true), [Spread, Unpinned]);
-        assert_eq!(Split.of(&[3, 5]), [Some(3), Some(5), Some(5)]);
+        let seats = [Seat::Client, Seat::Middle, Seat::Worker];
+        assert_eq!(seats.map(|seat| Split.of(seat, &[3, 5])), [Some(3), Some(5), Some(5)]);
+        assert_eq!(Spread.told(&[3, 5, 9]), "spread 3/5/9");
+    }
+
+    #[test]
+    fn what_is_started_on_a_cpu_stays_there_and_this_thread_does_not() {
+        let before = available();
+        let cpu = before[before.len() - 1];
+        let seen = on_cpu(Some(cpu), || Ok(std::thread::spawn(available).join().unwrap())).unwrap();
+        assert_eq!((seen, available()), (vec![cpu], before));
     }
 }

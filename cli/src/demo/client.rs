@@ -17,9 +17,9 @@ use super::hops::HopTimes;
 use super::lines::line;
 use super::pieces::{Answered, Pieces, monotonic_ns};
 use crate::exit::{OTHER, say, text};
-use crate::latencies::grouped;
 use crate::options::{BusOptions, RunOptions};
 use crate::sha256::{Digest, OPERATIONS, SERVICE, hex};
+use trine_measure::latencies::grouped;
 
 /// Files that are hashed at a time.
 const FILES_AT_A_TIME: usize = 8;

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use trine::Hops;
 
-use crate::latencies::{Latencies, human};
+use trine_measure::latencies::{Latencies, human};
 
 /// One histogram a hop.
 #[derive(Default)]

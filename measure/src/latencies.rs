@@ -15,12 +15,18 @@ pub struct Latencies(Histogram<u64>);
 /// What is told of one.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
+    /// Half are within it.
     pub p50: u64,
+    /// Nine in ten.
     pub p90: u64,
+    /// All but one in a hundred.
     pub p99: u64,
+    /// All but one in a thousand.
     #[serde(rename = "p99.9")]
     pub p99_9: u64,
+    /// The longest.
     pub max: u64,
+    /// The mean, which says little.
     pub mean: u64,
 }
 
@@ -40,6 +46,17 @@ impl Latencies {
     /// Counts `count` of the same.
     pub fn record_many(&mut self, ns: u64, count: u64) {
         self.0.saturating_record_n(ns.max(1), count);
+    }
+
+    /// Counts all of another.
+    pub fn add(&mut self, other: &Latencies) {
+        // Fails only where bounds differ, and they are constants.
+        let _ = self.0.add(&other.0);
+    }
+
+    /// The latency that so many of a hundred are within.
+    pub fn percentile(&self, percentile: f64) -> u64 {
+        self.0.value_at_percentile(percentile)
     }
 
     /// How many there are.

@@ -1,0 +1,18 @@
+//! Sessions that do nothing: what else is on a bus.
+
+use anyhow::Context;
+use trine::{Bus, ClientOptions};
+use trine_measure::{PartyOptions, ready};
+
+/// Opens so many, each with a call behind it, and keeps them until it is ended.
+pub fn run(sessions: usize, options: &PartyOptions) -> anyhow::Result<()> {
+    let bus = Bus::at(&options.folder);
+    let open = |_| bus.client(ClientOptions::default());
+    let clients: Result<Vec<_>, _> = (0..sessions).map(open).collect();
+    let clients = clients.with_context(|| format!("opening {sessions} sessions"))?;
+    ready();
+    loop {
+        std::thread::park();
+        std::hint::black_box(&clients);
+    }
+}

@@ -1,0 +1,181 @@
+//! Trine's own client and worker: what is measured.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use trine::{
+    Bus, Client, ClientOptions, Pending, Policy, Request, Route, Served, ServiceOptions, Until, WorkerOptions,
+};
+use trine_measure::payload::{self, Check, Way, Words};
+use trine_measure::{Caller, PartyOptions, Wait, ready};
+
+/// Name of the service.
+const SERVICE: &str = "bench";
+/// Its operation.
+const OPERATION: &str = "check";
+/// What is copied out of shared memory at a time: it stays in the nearest cache.
+const SCRATCH: usize = 4096;
+
+/// How its library waits.
+pub fn waiting(wait: Wait) -> trine::Waiting {
+    match wait {
+        Wait::Spin => trine::Waiting::Spin,
+        Wait::Yield => trine::Waiting::Yield,
+        Wait::Adaptive => trine::Waiting::Adaptive,
+        Wait::Park => trine::Waiting::Park,
+    }
+}
+
+/// What is particular about a worker.
+#[derive(Args, Clone, Copy)]
+pub struct WorkerKind {
+    /// How the director chooses among several.
+    #[arg(long, value_enum)]
+    policy: Option<PolicyOption>,
+    /// One call in 200 takes a thousand times as long as the others, which take a microsecond.
+    #[arg(long)]
+    bimodal: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum PolicyOption {
+    Jbsq,
+    RoundRobin,
+}
+
+/// Answers until it is ended.
+pub fn worker(kind: WorkerKind, options: &PartyOptions) -> anyhow::Result<()> {
+    let bus = Bus::at(&options.folder);
+    let worker = bus.worker(WorkerOptions::default().waiting(waiting(options.waiting)))?;
+    let mut service = ServiceOptions::default();
+    if let Some(policy) = kind.policy {
+        service = service.policy(match policy {
+            PolicyOption::Jbsq => Policy::Jbsq,
+            PolicyOption::RoundRobin => Policy::RoundRobin,
+        });
+    }
+    worker.provide_with(SERVICE, &[OPERATION], service)?;
+    ready();
+    let mut scratch = [0; SCRATCH];
+    worker.serve(|request| answer(request, kind, options.reply_bytes, &mut scratch))?;
+    Ok(())
+}
+
+fn answer<'w>(request: Request<'w>, kind: WorkerKind, len: usize, scratch: &mut [u8; SCRATCH]) -> Served {
+    let mut check = Check::new(Way::Request);
+    request.bytes().for_each_chunk(scratch, |piece| check.piece(piece));
+    let Some(number) = check.number() else { return request.fail(1, "a wrong request") };
+    if kind.bimodal {
+        work(number);
+    }
+    request.reply_with(len, |_, reply| {
+        let mut words = Words::new(Way::Answer, number);
+        for at in (0..len).step_by(SCRATCH) {
+            let piece = &mut scratch[..(len - at).min(SCRATCH)];
+            words.fill(piece);
+            reply.write_at(at, piece);
+        }
+    })
+}
+
+/// A microsecond of work; for one call in 200 a millisecond of waiting, as for a disk: four such workers don't need
+/// four CPUs.
+fn work(number: u64) {
+    // Spread over the calls as if by chance, but the same in each run.
+    if number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32 < (1 << 32) / 200 {
+        std::thread::sleep(Duration::from_millis(1));
+        return;
+    }
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_micros(1) {
+        std::hint::spin_loop();
+    }
+}
+
+/// What is particular about a client.
+#[derive(Args, Clone, Copy)]
+pub struct ClientKind {
+    /// Take answers in the order in which they come, not in that of the calls.
+    #[arg(long)]
+    any_order: bool,
+}
+
+/// Runs its load.
+pub fn client(kind: ClientKind, options: &PartyOptions) -> anyhow::Result<()> {
+    let slots = (options.load.in_flight as u32).next_power_of_two().max(64);
+    let chosen = ClientOptions::default().waiting(waiting(options.waiting)).slots(slots);
+    let client = Bus::at(&options.folder).client(chosen)?;
+    let route = client.route(SERVICE, OPERATION)?;
+    let mut caller = Calls {
+        client: &client,
+        route,
+        options,
+        any_order: kind.any_order,
+        open: VecDeque::new(),
+        scratch: [0; SCRATCH],
+    };
+    options.load.run(&mut caller)?.tell()
+}
+
+struct Calls<'c> {
+    client: &'c Client,
+    route: Route,
+    options: &'c PartyOptions,
+    any_order: bool,
+    /// The open calls, oldest first; none where any may end first: then the client knows them.
+    open: VecDeque<Pending<'c>>,
+    scratch: [u8; SCRATCH],
+}
+
+impl Calls<'_> {
+    fn check(&mut self, reply: &trine::Reply<'_>) -> anyhow::Result<u64> {
+        let mut check = Check::new(Way::Answer);
+        reply.bytes().for_each_chunk(&mut self.scratch, |piece| check.piece(piece));
+        check.number().context("a wrong answer")
+    }
+}
+
+impl Caller for Calls<'_> {
+    /// A payload that fits the record is copied into it; a longer one is built where the worker reads it.
+    fn send(&mut self, number: u64) -> anyhow::Result<()> {
+        let len = self.options.bytes;
+        let draft = self.client.request(self.route).reply_capacity(self.options.reply_bytes.max(64));
+        let pending = if len <= 64 {
+            let mut bytes = [0; 64];
+            payload::fill(&mut bytes[..len], Way::Request, number);
+            draft.submit(&bytes[..len], Until::Forever)?
+        } else {
+            let mut loan = draft.loan(len, Until::Forever)?;
+            payload::fill(&mut loan, Way::Request, number);
+            loan.submit(Until::Forever)?
+        };
+        match self.any_order {
+            true => drop(pending.detach()),
+            false => self.open.push_back(pending),
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, wait: bool) -> anyhow::Result<Option<u64>> {
+        let client = self.client;
+        let reply = if self.any_order {
+            let until = if wait { Until::Forever } else { Until::Now };
+            let Some(ticket) = client.wait_any(until)? else { return Ok(None) };
+            client.pending(ticket).context("a ticket that is unknown")?.wait()?
+        } else {
+            let front = self.open.front_mut().context("no call is open")?;
+            let reply = match wait {
+                true => front.wait_until(Until::Forever).context("a wait that never ends has ended")?,
+                false => match front.poll() {
+                    Some(reply) => reply,
+                    None => return Ok(None),
+                },
+            };
+            self.open.pop_front();
+            reply?
+        };
+        self.check(&reply).map(Some)
+    }
+}
