@@ -60,11 +60,13 @@ pub enum Status {
     BadResource = 22,
     /// There is no such part: a call to several workers had more tickets than it needed.
     NoPart = 23,
+    /// More workers would have a part than the call may have parts; [`CallError::needed`] says how many.
+    TooManyParts = 24,
 }
 
 impl Status {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Status; 24] = [
+    pub const ALL: [Status; 25] = [
         Status::Ok,
         Status::NoSuchService,
         Status::NoSuchOperation,
@@ -89,6 +91,7 @@ impl Status {
         Status::NoSuchResource,
         Status::BadResource,
         Status::NoPart,
+        Status::TooManyParts,
     ];
 
     /// The status with this number, if there is one.
@@ -123,6 +126,7 @@ impl Status {
             Status::NoSuchResource => "NO_SUCH_RESOURCE",
             Status::BadResource => "BAD_RESOURCE",
             Status::NoPart => "NO_PART",
+            Status::TooManyParts => "TOO_MANY_PARTS",
         }
     }
 
@@ -157,6 +161,7 @@ impl Status {
                 "a range upside down or overlapping another, a share beyond the last, or a name whose hash is taken"
             }
             Status::NoPart => "there is no such part",
+            Status::TooManyParts => "more workers would have a part than the call may have parts",
         }
     }
 
@@ -212,9 +217,9 @@ impl CallError {
         self
     }
 
-    /// How large the reply buffer would have to be.
-    pub(crate) fn with_needed(mut self, bytes: u64) -> Self {
-        self.needed = Some(bytes);
+    /// How large the reply buffer would have to be, or how many parts there would have to be.
+    pub(crate) fn with_needed(mut self, needed: u64) -> Self {
+        self.needed = Some(needed);
         self
     }
 
@@ -233,7 +238,7 @@ impl CallError {
         self.code
     }
 
-    /// With REPLY_TOO_LARGE: the bytes that the result needs.
+    /// With REPLY_TOO_LARGE: the bytes that the result needs. With TOO_MANY_PARTS: the parts that there would be.
     pub fn needed(&self) -> Option<u64> {
         self.needed
     }
@@ -252,7 +257,8 @@ impl fmt::Display for CallError {
             write!(f, " (code {})", self.code)?;
         }
         if let Some(needed) = self.needed {
-            write!(f, " ({needed} bytes needed)")?;
+            let what = if self.status == Status::TooManyParts { "parts" } else { "bytes" };
+            write!(f, " ({needed} {what} needed)")?;
         }
         if self.status != Status::WorkerError {
             f.write_str(if self.may_have_run { " [may have run]" } else { " [did not run]" })?;
@@ -437,6 +443,16 @@ pub enum Fault {
         value: u64,
         /// What it may be at most.
         bound: u64,
+    },
+    /// A record of a scatter that does not go with those before it.
+    #[error("record {index} of {count} of a scatter: {why}")]
+    Scatter {
+        /// Its place, as it says.
+        index: u16,
+        /// How many there are, as it says.
+        count: u16,
+        /// What is wrong.
+        why: &'static str,
     },
     /// A second open call in one slot.
     #[error("ticket {ticket} in a slot whose call {open} is open")]

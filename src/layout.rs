@@ -56,12 +56,15 @@ pub mod flag {
     pub const HIGH: u16 = 1 << 5;
     /// Goes after others that wait.
     pub const LOW: u16 = 1 << 6;
+    /// One of several records that are one request to several workers: see [`scatter`](crate::scatter).
+    pub const SCATTER: u16 = 1 << 7;
     /// The ticket was published to an earlier director too: its ledgers say what has become of it.
     pub const AGAIN: u16 = 1 << 8;
     /// With `AGAIN`: its caller has given it up, so it is not to be dispatched.
     pub const QUARANTINED: u16 = 1 << 9;
     /// The flags that exist; a record with others is a fault.
-    pub const ALL: u16 = HAS_KEY | ONE_WAY | TRACED | REPLY_AT | NAME_KEY | HIGH | LOW | AGAIN | QUARANTINED;
+    pub const ALL: u16 =
+        HAS_KEY | ONE_WAY | TRACED | REPLY_AT | NAME_KEY | HIGH | LOW | SCATTER | AGAIN | QUARANTINED;
 }
 
 /// Where a payload of `len` bytes travels in a request with these flags.
@@ -78,7 +81,11 @@ pub enum Place {
 /// The one rule that client and worker share about where a request's payload lies.
 #[inline]
 pub fn place(len: usize, flags: u16) -> Place {
-    let tail = if flags & flag::TRACED != 0 { INLINE_TAIL_TRACED } else { INLINE_TAIL };
+    let tail = match flags & (flag::TRACED | flag::SCATTER) {
+        0 => INLINE_TAIL,
+        flag::TRACED => INLINE_TAIL_TRACED,
+        _ => 0,
+    };
     match len {
         0..=INLINE_HEAD if flags & flag::REPLY_AT == 0 => Place::Head,
         _ if len <= tail => Place::Tail,
@@ -98,7 +105,8 @@ pub fn place(len: usize, flags: u16) -> Place {
 /// 4     deadline, ns of CLOCK_MONOTONIC, 0 = none
 /// 5     payload length (32) | reply capacity (32)
 /// 6-7   16 bytes of payload, or payload offset in the outbox's arena and reply offset in the inbox's
-/// 8-15  up to 64 bytes of payload; traced: 48, then when the director took and when it pushed
+/// 8-15  up to 64 bytes of payload; traced: 48, then when the director took and when it pushed;
+///       of a scatter: see `scatter`
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Request {
@@ -199,7 +207,7 @@ impl Request {
     #[inline]
     pub fn needs_tail(r: &Record) -> bool {
         let flags = (r[2] >> 32) as u16;
-        flags & flag::TRACED != 0 || place(r[5] as u32 as usize, flags) == Place::Tail
+        flags & (flag::TRACED | flag::SCATTER) != 0 || place(r[5] as u32 as usize, flags) == Place::Tail
     }
 }
 
@@ -216,8 +224,8 @@ pub const WORD_TAKEN_NS: usize = 14;
 /// word  reply
 /// 0     stamp: ticket + 1
 /// 1     status (16) | flags (16) | worker (32)
-/// 2     application's error code (32) | none (32)
-/// 3     length in bytes; with REPLY_TOO_LARGE: the capacity needed
+/// 2     application's error code (32) | none (32); with NO_PART: the index of the part that its key is in
+/// 3     length in bytes; with REPLY_TOO_LARGE: the capacity needed; with TOO_MANY_PARTS: the parts
 /// 4-7   32 bytes of payload; traced: director took, director pushed, worker began, worker replied (ns)
 /// 8-15  up to 64 bytes of payload
 /// ```
@@ -479,6 +487,8 @@ pub mod head {
     pub const BOOT: usize = 12;
     /// The inode of the pid namespace.
     pub const PID_NAMESPACE: usize = 14;
+    /// What the director seals the keys of a scatter with, for this worker: two words, which clients never see.
+    pub const SEAL: usize = 16;
 }
 
 /// Word offsets in a progress page. Written by its worker only; read by the director.
@@ -500,7 +510,7 @@ const _: () = assert!(size_of::<Record>() == 128);
 const _: () = assert!(PAGE * 8 == 4096);
 const _: () = assert!(REPLY_INLINE_HEAD == (HEAD - 4) * 8 && INLINE_HEAD == (HEAD - 6) * 8);
 const _: () = assert!(INLINE_TAIL == (LINE - HEAD) * 8 && INLINE_TAIL_TRACED == (WORD_TAKEN_NS - HEAD) * 8);
-const _: () = assert!(head::PID_NAMESPACE < 2 * LINE);
+const _: () = assert!(head::SEAL + 2 <= 2 * LINE);
 
 #[cfg(test)]
 mod tests {

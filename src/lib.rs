@@ -53,6 +53,7 @@ pub mod limits;
 #[allow(unsafe_code)]
 mod memory;
 pub mod resource;
+pub mod scatter;
 mod shared;
 mod waiting;
 pub mod worker;
@@ -60,6 +61,7 @@ pub mod worker;
 pub use bus::Bus;
 pub use client::call::{Draft, Hops, KeptLoan, KeptReply, Loan, Pending, Reply};
 pub use client::handle::{Client, ClientOptions, Route, Ticket};
+pub use client::parts::{Part, Parts};
 pub use director::handle::{Director, DirectorHandle, DirectorOptions, DirectorStopper};
 pub use director::inspect::{Inspection, ServiceInfo, SessionInfo, WorkerInfo};
 pub use error::{CallError, Error, Fault, Status};

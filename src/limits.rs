@@ -67,6 +67,11 @@ pub const CLAIMS_MAX: usize = 1024;
 /// the same hash apart.
 pub const NAMED_KEYS_MAX: usize = 65_536;
 
+/// Keys of one scatter: a part's keys are the bits of one word.
+pub const SCATTER_KEYS_MAX: usize = 64;
+/// Parts of one scatter: as many as there are workers.
+pub const PARTS_MAX: usize = WORKERS_MAX;
+
 /// A call's deadline where its caller says nothing: no call hangs, even on a worker that lives and never answers.
 pub const DEADLINE_DEFAULT_NS: u64 = 30_000_000_000;
 /// How long a client looks for a director before its calls end DIRECTOR_GONE.
@@ -77,5 +82,6 @@ pub const WINDOW_NS: u64 = 5_000_000_000;
 pub const TRIES_MAX: u32 = 16;
 
 const _: () = assert!(SLOTS_MAX.is_power_of_two() && SLOTS_DEFAULT.is_power_of_two());
+const _: () = assert!(SCATTER_KEYS_MAX <= PARTS_MAX && PARTS_MAX <= u16::MAX as usize);
 const _: () = assert!(WORK_SLOTS_MAX.is_power_of_two() && WORK_SLOTS_MAX <= 1 << 16);
 const _: () = assert!(ARENA_MAX / ARENA_UNIT <= 1 << 32);

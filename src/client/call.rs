@@ -19,17 +19,19 @@ use crate::waiting::{Until, now_ns};
 #[must_use = "a draft is nothing until it is submitted"]
 #[derive(Clone, Copy)]
 pub struct Draft<'c> {
-    client: &'c Client,
-    route: Route,
-    flags: u16,
+    pub(super) client: &'c Client,
+    pub(super) route: Route,
+    pub(super) flags: u16,
     key: u64,
-    deadline: Option<Instant>,
+    pub(super) deadline: Option<Instant>,
     capacity: Option<usize>,
+    /// Most parts of a scatter to all.
+    pub(super) parts: Option<usize>,
 }
 
 impl<'c> Draft<'c> {
     pub(super) fn new(client: &'c Client, route: Route) -> Self {
-        Draft { client, route, flags: 0, key: 0, deadline: None, capacity: None }
+        Draft { client, route, flags: 0, key: 0, deadline: None, capacity: None, parts: None }
     }
 
     /// When the call ends, answered or not. All parties see it: what has expired is not begun. 30 s from now where
@@ -164,6 +166,20 @@ impl<'c> Draft<'c> {
         }
     }
 
+    /// Whether there is any time left.
+    pub(super) fn check_deadline(&self) -> Result<(), CallError> {
+        if self.deadline.is_some_and(|at| at <= Instant::now()) {
+            let message = "the call's deadline had passed before it was sent";
+            return Err(CallError::not_sent(Status::DeadlineExceeded, message));
+        }
+        Ok(())
+    }
+
+    /// How many bytes the reply may have.
+    pub(super) fn capacity_of(&self, inner: &Inner) -> u64 {
+        self.capacity.map_or(u64::from(inner.session.shape.reply_capacity), |bytes| bytes as u64)
+    }
+
     /// Reserves what the call needs, and fills the record but for what the core fills.
     #[inline]
     fn build(
@@ -174,12 +190,9 @@ impl<'c> Draft<'c> {
         buffers: &mut Buffers,
         until_ns: u64,
     ) -> Result<(u32, Request), CallError> {
-        if self.deadline.is_some_and(|at| at <= Instant::now()) {
-            let message = "the call's deadline had passed before it was sent";
-            return Err(CallError::not_sent(Status::DeadlineExceeded, message));
-        }
+        self.check_deadline()?;
         let own = u64::from(inner.session.shape.reply_capacity);
-        let capacity = self.capacity.map_or(own, |bytes| bytes as u64);
+        let capacity = self.capacity_of(inner);
         let mut flags = self.flags;
         if capacity > own {
             let span = buffers.reply.insert(reserve_reply(inner, capacity, until_ns)?);
@@ -202,7 +215,7 @@ impl<'c> Draft<'c> {
 }
 
 /// What is sent: bytes to be copied, or so many that lie in the request's block already.
-enum Payload<'a> {
+pub(super) enum Payload<'a> {
     Bytes(&'a [u8]),
     Built(usize),
 }
@@ -210,7 +223,7 @@ enum Payload<'a> {
 impl Payload<'_> {
     /// Puts it where [`place`] says. Returns its length.
     #[inline]
-    fn put(
+    pub(super) fn put(
         self,
         inner: &mut Inner,
         record: &mut Record,
@@ -246,7 +259,7 @@ impl Payload<'_> {
     }
 }
 
-fn allocate(inner: &mut Inner, len: usize, until_ns: u64) -> Result<Block, CallError> {
+pub(super) fn allocate(inner: &mut Inner, len: usize, until_ns: u64) -> Result<Block, CallError> {
     let arena = inner.session.shape.request_arena;
     if len as u64 > arena.min(limits::PAYLOAD_MAX) {
         let message = format!("a request of {len} bytes: the arena has {arena} (ClientOptions::arenas)");
@@ -255,7 +268,7 @@ fn allocate(inner: &mut Inner, len: usize, until_ns: u64) -> Result<Block, CallE
     inner.allocate(until_ns, |session| session.requests.alloc(len))
 }
 
-fn reserve_reply(inner: &mut Inner, capacity: u64, until_ns: u64) -> Result<Span, CallError> {
+pub(super) fn reserve_reply(inner: &mut Inner, capacity: u64, until_ns: u64) -> Result<Span, CallError> {
     let arena = inner.session.shape.reply_arena;
     if capacity > arena.min(limits::PAYLOAD_MAX) {
         let message = format!("a reply of {capacity} bytes: the arena has {arena} (ClientOptions::arenas)");
@@ -267,9 +280,9 @@ fn reserve_reply(inner: &mut Inner, capacity: u64, until_ns: u64) -> Result<Span
 /// Room in the client's own memory in which a request is built. Nobody else can write it; the worker reads it where
 /// it is. Dropping it gives the room back.
 pub struct Loan<'c> {
-    draft: Draft<'c>,
-    block: Option<Block>,
-    len: usize,
+    pub(super) draft: Draft<'c>,
+    pub(super) block: Option<Block>,
+    pub(super) len: usize,
     session: u16,
 }
 
@@ -285,6 +298,15 @@ impl<'c> Loan<'c> {
         self.block.take().map(|block| KeptLoan { client, block, len, session })
     }
 
+    /// What was built, to be sent in the session that it was lent in.
+    pub(super) fn take_block(&mut self, inner: &Inner) -> Result<Block, CallError> {
+        if inner.session.number != self.session {
+            let message = "the director went away since the loan: build the request anew";
+            return Err(CallError::not_sent(Status::DirectorGone, message));
+        }
+        self.block.take().ok_or_else(|| CallError::not_sent(Status::Fault, "the loan was sent already"))
+    }
+
     /// Sends it. Takes no time that depends on its size.
     ///
     /// # Errors
@@ -293,14 +315,8 @@ impl<'c> Loan<'c> {
         let client = self.draft.client;
         client.check_fork().map_err(not_sent)?;
         let mut inner = client.inner.borrow_mut();
-        if inner.session.number != self.session {
-            let message = "the director went away since the loan: build the request anew";
-            return Err(CallError::not_sent(Status::DirectorGone, message));
-        }
-        let Some(block) = self.block.take() else {
-            return Err(CallError::not_sent(Status::Fault, "the loan was sent already"));
-        };
-        let buffers = Buffers { request: Some(block), reply: None };
+        let block = self.take_block(&inner)?;
+        let buffers = Buffers { request: Some(block), ..Buffers::default() };
         let ticket = self.draft.send(&mut inner, Payload::Built(self.len), buffers, until)?;
         drop(inner);
         Ok(Pending::new(client, ticket))
@@ -427,7 +443,7 @@ impl Drop for Pending<'_> {
 
 /// Turns an outcome into a reply or an error. A slot whose payload has been copied is free at once.
 #[inline]
-fn finish<'c>(
+pub(super) fn finish<'c>(
     client: &'c Client,
     inner: &mut Inner,
     session: u16,
@@ -470,7 +486,7 @@ fn error_of(outcome: &Outcome, bytes: &Shared<'_>) -> CallError {
             message.truncate(limits::MESSAGE_MAX);
             error.with_message(head.code, String::from_utf8_lossy(&message).into_owned())
         }
-        Status::ReplyTooLarge => error.with_needed(head.len),
+        Status::ReplyTooLarge | Status::TooManyParts => error.with_needed(head.len),
         _ => error,
     }
 }

@@ -9,6 +9,9 @@
 //! back only when the stamp is in, and nobody looks at the outcome. Everything the client decides by lies in its
 //! private memory; from the inbox it takes stamps and copies.
 
+use std::collections::{HashMap, HashSet};
+
+use super::group::Group;
 use crate::core::parking::{Bell, Parking};
 use crate::core::reply::Replies;
 use crate::core::ring::Publisher;
@@ -16,6 +19,7 @@ use crate::core::{Memory, Read, Write};
 use crate::error::Status;
 use crate::layout::{HEAD, Inbox, LINE, Outbox, Record, ReplyHead, Request, SessionShape, TICKET_BITS, flag};
 use crate::limits::TRIES_MAX;
+use crate::scatter;
 
 /// What a client's core asks of its shell.
 pub trait Effects {
@@ -39,6 +43,18 @@ impl Outcome {
         Outcome { status, may_have_run, record: [0; LINE] }
     }
 
+    /// What a reply says.
+    pub(super) fn of_reply(ticket: u64, record: Record) -> Self {
+        let status = if record[0] != ticket + 1 {
+            Status::Fault // a stamp from the future: somebody scribbled here
+        } else {
+            Status::from_number(ReplyHead::of(&record).status).unwrap_or(Status::Fault)
+        };
+        // Whoever ends a call for its deadline or because it was cancelled has not run it.
+        let not_run = matches!(status, Status::DeadlineExceeded | Status::Cancelled | Status::DirectorGone);
+        Outcome { status, may_have_run: status.may_have_run() && !not_run, record }
+    }
+
     /// The head of the reply.
     pub fn head(&self) -> ReplyHead {
         ReplyHead::of(&self.record)
@@ -46,7 +62,7 @@ impl Outcome {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     Free,
     /// Reserved by its caller, not yet submitted.
     Reserved,
@@ -68,18 +84,20 @@ const TICKETS_END: u64 = 1 << TICKET_BITS;
 
 /// Whether the reply right has come back: only then may a slot be used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Returned {
+pub(super) enum Returned {
     Yes,
     No,
 }
 
-struct Slot {
-    state: State,
+pub(super) struct Slot {
+    pub state: State,
     /// The ticket of the attempt that is under way, or was the last.
-    ticket: u64,
+    pub ticket: u64,
     /// The ticket of the first attempt: the call's name.
     name: u64,
-    tries: u32,
+    pub tries: u32,
+    /// The name of the scatter that it is a ticket of; 0: of none.
+    pub group: u64,
     deadline_ns: u64,
     record: Record,
     /// Where the record was last published: the order of the calls.
@@ -87,20 +105,20 @@ struct Slot {
     /// Nobody will look at the outcome.
     one_way: bool,
     /// Once `Ended`.
-    outcome: Outcome,
+    pub outcome: Outcome,
 }
 
 /// A session, seen from its client.
 pub struct ClientCore<M: Memory> {
     outbox: M::Rw,
-    inbox: M::Rw,
+    pub(super) inbox: M::Rw,
     out: Outbox,
-    at: Inbox,
+    pub(super) at: Inbox,
     ring: Publisher<LINE>,
-    replies: Replies<LINE>,
+    pub(super) replies: Replies<LINE>,
     parking: Parking,
     director: Bell,
-    slots: Vec<Slot>,
+    pub(super) slots: Vec<Slot>,
     free: Vec<u32>,
     quarantined: u32,
     retired: u32,
@@ -108,6 +126,12 @@ pub struct ClientCore<M: Memory> {
     one_way: u32,
     notices: u64,
     next_look: usize,
+    /// Scatters, by name: see [`group`](super::group).
+    pub(super) groups: HashMap<u64, Group>,
+    /// Slots that scatters have given back.
+    pub(super) freed: Vec<u32>,
+    /// Whether a scatter, not a call, was named last.
+    named_group: bool,
 }
 
 impl<M: Memory> ClientCore<M> {
@@ -119,6 +143,7 @@ impl<M: Memory> ClientCore<M> {
             ticket,
             name: 0,
             tries: 0,
+            group: 0,
             deadline_ns: 0,
             record: [0; LINE],
             position: 0,
@@ -138,6 +163,9 @@ impl<M: Memory> ClientCore<M> {
             one_way: 0,
             notices: 0,
             next_look: 0,
+            groups: HashMap::new(),
+            freed: Vec::new(),
+            named_group: false,
             outbox,
             inbox,
             out,
@@ -190,6 +218,11 @@ impl<M: Memory> ClientCore<M> {
         self.retired as usize * 2 > self.slots.len()
     }
 
+    /// Slots that are free, as far as is known.
+    pub fn free(&self) -> usize {
+        self.free.len()
+    }
+
     /// Takes a free slot. With none, `reclaim` may find one.
     #[inline]
     pub fn reserve(&mut self) -> Option<u32> {
@@ -234,12 +267,21 @@ impl<M: Memory> ClientCore<M> {
     /// Sends what was built for a reserved slot. Ticket and stamp are filled in here. Returns the call's name.
     #[inline]
     pub fn submit(&mut self, slot: u32, request: Request, record: &Record, fx: &mut impl Effects) -> u64 {
+        let name = self.open_slot(slot, request, record);
+        self.publish(slot, fx);
+        name
+    }
+
+    /// Gives a reserved slot its record and a ticket.
+    #[inline]
+    pub(super) fn open_slot(&mut self, slot: u32, request: Request, record: &Record) -> u64 {
         let n = self.slots.len() as u64;
         let s = &mut self.slots[slot as usize];
         debug_assert_eq!(s.state, State::Reserved);
         s.ticket += n;
         s.name = s.ticket;
         s.tries = 1;
+        s.group = 0;
         s.deadline_ns = request.deadline_ns;
         s.record = *record;
         Request { ticket: s.ticket, ..request }.write(&mut s.record);
@@ -248,16 +290,28 @@ impl<M: Memory> ClientCore<M> {
         s.state = State::Open;
         self.open += 1;
         self.one_way += u32::from(s.one_way);
-        self.publish(slot, fx);
         name
     }
 
+    #[inline]
     fn publish(&mut self, slot: u32, fx: &mut impl Effects) {
+        self.publish_quietly(slot);
+        self.ring_director(fx);
+    }
+
+    /// Publishes a slot's record. The director is to be rung after.
+    #[inline]
+    pub(super) fn publish_quietly(&mut self, slot: u32) {
         let s = &mut self.slots[slot as usize];
         s.position = self.ring.next();
         let record = &s.record;
         let used = if Request::needs_tail(record) { LINE } else { HEAD };
         self.ring.publish(&self.outbox, record, used);
+    }
+
+    /// Rings the director, if it sleeps.
+    #[inline]
+    pub(super) fn ring_director(&mut self, fx: &mut impl Effects) {
         if self.director.must_ring(&self.outbox, &self.inbox) {
             fx.ring_director();
         }
@@ -268,7 +322,7 @@ impl<M: Memory> ClientCore<M> {
     #[inline]
     pub fn look(&mut self, name: u64, now_ns: u64, fx: &mut impl Effects) -> Option<Outcome> {
         let slot = self.slot_of(name);
-        if self.slots[slot as usize].name != name {
+        if self.slots[slot as usize].name != name || self.slots[slot as usize].group != 0 {
             return None;
         }
         self.settle(slot, now_ns, fx);
@@ -281,12 +335,27 @@ impl<M: Memory> ClientCore<M> {
     /// Whether this names a call whose outcome has not been handed out.
     pub fn is_known(&self, name: u64) -> bool {
         let s = &self.slots[self.slot_of(name) as usize];
-        s.name == name && !s.one_way && matches!(s.state, State::Open | State::Ended(_))
+        s.name == name && s.group == 0 && !s.one_way && matches!(s.state, State::Open | State::Ended(_))
     }
 
-    /// A call that has ended and whose outcome nobody has taken yet. Calls are looked at in turn, so that none is
-    /// passed over for ever.
+    /// A call that has ended and whose outcome nobody has taken yet, or a scatter that has such a part. They are
+    /// looked at in turn, so that none is passed over for ever.
     pub fn any_ended(&mut self, now_ns: u64, fx: &mut impl Effects) -> Option<u64> {
+        if self.groups.is_empty() {
+            return self.any_call_ended(now_ns, fx);
+        }
+        // Calls and scatters by turns.
+        let found = if self.named_group {
+            self.any_call_ended(now_ns, fx).or_else(|| self.any_group_ended(now_ns, fx))
+        } else {
+            self.any_group_ended(now_ns, fx).or_else(|| self.any_call_ended(now_ns, fx))
+        };
+        self.named_group = found.is_some_and(|name| self.is_group(name));
+        found
+    }
+
+    /// A call that has ended and whose outcome nobody has taken yet.
+    pub fn any_call_ended(&mut self, now_ns: u64, fx: &mut impl Effects) -> Option<u64> {
         let n = self.slots.len();
         for i in 0..n {
             let slot = (self.next_look + i) % n;
@@ -294,7 +363,7 @@ impl<M: Memory> ClientCore<M> {
                 continue;
             }
             self.settle(slot as u32, now_ns, fx);
-            if matches!(self.slots[slot].state, State::Ended(_)) {
+            if matches!(self.slots[slot].state, State::Ended(_)) && self.slots[slot].group == 0 {
                 self.next_look = slot + 1;
                 return Some(self.slots[slot].name);
             }
@@ -304,7 +373,7 @@ impl<M: Memory> ClientCore<M> {
 
     /// Brings an open call's state up to date.
     #[inline]
-    fn settle(&mut self, slot: u32, now_ns: u64, fx: &mut impl Effects) {
+    pub(super) fn settle(&mut self, slot: u32, now_ns: u64, fx: &mut impl Effects) {
         let s = &mut self.slots[slot as usize];
         if s.state != State::Open {
             return;
@@ -327,21 +396,14 @@ impl<M: Memory> ClientCore<M> {
     fn answered(&mut self, slot: u32, record: Record, fx: &mut impl Effects) {
         let n = self.slots.len() as u64;
         let s = &mut self.slots[slot as usize];
-        let status = if record[0] != s.ticket + 1 {
-            Status::Fault // a stamp from the future: somebody scribbled here
-        } else {
-            Status::from_number(ReplyHead::of(&record).status).unwrap_or(Status::Fault)
-        };
-        if status == Status::NotBegun && s.tries < TRIES_MAX {
+        let outcome = Outcome::of_reply(s.ticket, record);
+        if outcome.status == Status::NotBegun && s.tries < TRIES_MAX {
             s.tries += 1;
             s.ticket += n;
             let request = Request { ticket: s.ticket, ..Request::of_client(&s.record) };
             request.write(&mut s.record);
             return self.publish(slot, fx);
         }
-        // Whoever ends a call for its deadline or because it was cancelled has not run it.
-        let not_run = matches!(status, Status::DeadlineExceeded | Status::Cancelled | Status::DirectorGone);
-        let outcome = Outcome { status, may_have_run: status.may_have_run() && !not_run, record };
         self.end(slot, outcome, Returned::Yes);
     }
 
@@ -399,6 +461,7 @@ impl<M: Memory> ClientCore<M> {
                 self.set_free(slot);
             }
         }
+        self.reclaim_groups(now_ns, fx);
     }
 
     /// There is no director that could end what is open: the calls end, unless their replies are in. Their slots stay
@@ -433,11 +496,16 @@ impl<M: Memory> ClientCore<M> {
             }
         }
         open.sort_unstable();
+        let whole: HashSet<u64> = self.groups.keys().copied().filter(|&group| self.is_whole(group)).collect();
         for (_, slot) in open {
             let s = &mut self.slots[slot];
             let given_up = if s.state == State::Open { 0 } else { flag::QUARANTINED };
             s.position = self.ring.next();
             let mut record = s.record;
+            if s.group != 0 && !whole.contains(&s.group) {
+                // Others of its scatter have ended, or were given up: it is none that could still begin.
+                scatter::Place { count: 0, ..scatter::Place::of(&record) }.write(&mut record);
+            }
             Request::set_flags(&mut record, flag::AGAIN | given_up, 0);
             let used = if Request::needs_tail(&record) { LINE } else { HEAD };
             self.ring.publish(&self.outbox, &record, used);

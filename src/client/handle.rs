@@ -10,6 +10,7 @@ use bytemuck::{AnyBitPattern, NoUninit};
 
 use super::call::{Draft, KeptReply, Pending, Reply};
 use super::core::Outcome;
+use super::parts::Parts;
 use super::session::{RouteName, Session, Stashed};
 use crate::bus::Bus;
 use crate::control::name::Name;
@@ -273,7 +274,8 @@ impl Client {
         Draft::new(self, route)
     }
 
-    /// Waits until any open call has ended, and names it. `None`: none did in time, or none is open.
+    /// Waits until any open call has ended, or a part of a scatter, and names it: [`pending`](Self::pending) or
+    /// [`parts`](Self::parts) gives it back. `None`: none did in time, or none is open.
     ///
     /// # Errors
     /// [`Error::Interrupted`], if a signal may end a wait: see [`ClientOptions::interruptible`].
@@ -321,6 +323,14 @@ impl Client {
     /// An open call, or one that has ended and whose outcome nobody has taken, from its name.
     pub fn pending(&self, ticket: Ticket) -> Option<Pending<'_>> {
         self.inner.borrow().knows(ticket).then(|| Pending::new(self, ticket))
+    }
+
+    /// A scatter of which parts are still to come, from its name.
+    pub fn parts(&self, ticket: Ticket) -> Option<Parts<'_>> {
+        let mut inner = self.inner.borrow_mut();
+        let known = inner.session_of(ticket).is_some_and(|session| session.core.is_group(ticket.name()));
+        drop(inner);
+        known.then(|| Parts::new(self, ticket))
     }
 
     /// A reply again, from what [`Reply::detach`] gave. `None` if it is another client's.
@@ -426,7 +436,7 @@ impl Inner {
             return Ok(());
         }
         self.session.demand_director(now_ns(), &self.routes);
-        let found = self.look_until(None, until_ns, |session, now_ns| match session.is_attached() {
+        let found = self.look_until(About::All, until_ns, |session, now_ns| match session.is_attached() {
             true => Some(true),
             false => (session.is_unknown() || session.is_given_up(now_ns)).then_some(false),
         });
@@ -466,10 +476,25 @@ impl Inner {
         }
     }
 
+    /// Takes so many slots at once, waiting for them if need be.
+    pub fn reserve_many(&mut self, count: usize, until_ns: u64) -> Result<Vec<u32>, CallError> {
+        match self.session.reserve_many(count) {
+            Some(slots) => Ok(slots),
+            None => self.wait_for_slots(until_ns, |session| session.reserve_many(count)),
+        }
+    }
+
     fn reserve_slowly(&mut self, until_ns: u64) -> Result<u32, CallError> {
-        let taken = self.make_room(until_ns, Session::reserve);
-        let all = match taken {
-            Ok(slot) => return Ok(slot),
+        self.wait_for_slots(until_ns, Session::reserve)
+    }
+
+    fn wait_for_slots<T>(
+        &mut self,
+        until_ns: u64,
+        take: impl FnMut(&mut Session) -> Option<T>,
+    ) -> Result<T, CallError> {
+        let all = match self.make_room(until_ns, take) {
+            Ok(taken) => return Ok(taken),
             Err(Shortage::Held) => "all slots are held by replies that have not been dropped",
             Err(Shortage::Now) => "all slots are in use",
             Err(Shortage::Lost) => return Err(lost()),
@@ -504,7 +529,7 @@ impl Inner {
         until_ns: u64,
         mut take: impl FnMut(&mut Session) -> Option<T>,
     ) -> Result<T, Shortage> {
-        let taken = self.look_until(None, until_ns, |session, now_ns| {
+        let taken = self.look_until(About::All, until_ns, |session, now_ns| {
             session.reclaim(now_ns);
             loop {
                 if let Some(taken) = take(session) {
@@ -525,11 +550,11 @@ impl Inner {
         }
     }
 
-    /// Looks at the session until there is what is looked for, or until the time has come. `call` names the one call
-    /// that each look brings up to date, if it is not all of them.
-    fn look_until<T>(
+    /// Looks at the session until there is what is looked for, or until the time has come. Each look brings up to date
+    /// what it is about.
+    pub(super) fn look_until<T>(
         &mut self,
-        call: Option<u64>,
+        about: About,
         until_ns: u64,
         find: impl FnMut(&mut Session, u64) -> Option<T>,
     ) -> Option<T> {
@@ -539,7 +564,7 @@ impl Inner {
         let mut look = Look {
             session,
             routes,
-            call,
+            about,
             find,
             until_ns,
             checked_ns: now_ns,
@@ -573,7 +598,7 @@ impl Inner {
         {
             return Some(Ended::Stashed(stashed));
         }
-        let outcome = self.look_until(Some(name), until_ns, |session, now_ns| {
+        let outcome = self.look_until(About::Call(name), until_ns, |session, now_ns| {
             match session.core.look(name, now_ns, &mut session.bells) {
                 Some(outcome) => Some(Some(outcome)),
                 None => (!session.core.is_known(name)).then_some(None),
@@ -647,7 +672,7 @@ impl Inner {
             }
         }
         let number = self.session.number;
-        let found = self.look_until(None, until.ns(), |session, now_ns| {
+        let found = self.look_until(About::All, until.ns(), |session, now_ns| {
             match session.core.any_ended(now_ns, &mut session.bells) {
                 Some(name) => Some(Some(name)),
                 None => (session.core.open() == 0).then_some(None),
@@ -660,7 +685,7 @@ impl Inner {
         if self.session.core.one_way() > 0 {
             self.waiter.ignore_signals();
             let until_ns = now_ns() + CLOSE_NS;
-            self.look_until(None, until_ns, |session, now_ns| {
+            self.look_until(About::All, until_ns, |session, now_ns| {
                 session.reclaim(now_ns);
                 (session.core.one_way() == 0).then_some(())
             });
@@ -676,12 +701,22 @@ pub(super) enum Ended {
     Stashed(Stashed),
 }
 
+/// What each look brings up to date: nobody is woken for the deadline of anything else, and woken again.
+#[derive(Clone, Copy)]
+pub(super) enum About {
+    /// All calls.
+    All,
+    /// One.
+    Call(u64),
+    /// One scatter.
+    Group(u64),
+}
+
 /// Looks at a session until there is what is looked for: a client, as the party that is driven.
 struct Look<'a, F> {
     session: &'a mut Session,
     routes: &'a [RouteName],
-    /// The one call that is looked at; else all are.
-    call: Option<u64>,
+    about: About,
     find: F,
     until_ns: u64,
     checked_ns: u64,
@@ -726,7 +761,11 @@ impl<T, F: FnMut(&mut Session, u64) -> Option<T>> Party for Look<'_, F> {
 
     fn wake_at_ns(&self) -> u64 {
         let core = &self.session.core;
-        let deadline_ns = self.call.map_or_else(|| core.next_deadline_ns(), |name| core.deadline_ns(name));
+        let deadline_ns = match self.about {
+            About::All => core.next_deadline_ns(),
+            About::Call(name) => core.deadline_ns(name),
+            About::Group(name) => core.group_deadline_ns(name),
+        };
         deadline_ns.min(self.until_ns).min(self.session.wake_at_ns())
     }
 

@@ -4,11 +4,14 @@
 //! core     slots, tickets, stamps        no I/O, over any memory
 //! session  the core, its memory, its connection
 //! handle   what a program holds          call  one call of it, from draft to reply
+//! group    several tickets of one request         parts  a scatter, as a program sees it
 //! ```
 
 pub(crate) mod call;
 pub mod core;
+pub mod group;
 pub(crate) mod handle;
+pub(crate) mod parts;
 mod session;
 
 #[cfg(test)]

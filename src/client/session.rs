@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use super::core::{ClientCore, Effects, Outcome};
 use crate::bus::Bus;
@@ -40,6 +41,8 @@ pub struct RouteName {
 #[derive(Default)]
 pub struct Buffers {
     pub request: Option<Block>,
+    /// Of a scatter: what all its parts read, given back with the last of them.
+    pub shared: Option<Arc<Vec<Block>>>,
     pub reply: Option<Span>,
 }
 
@@ -316,6 +319,23 @@ impl Session {
         Some(slot)
     }
 
+    /// Takes so many free slots, or none.
+    pub fn reserve_many(&mut self, count: usize) -> Option<Vec<u32>> {
+        if self.core.free() < count {
+            return None;
+        }
+        (0..count).map(|_| self.reserve()).collect()
+    }
+
+    /// Frees the buffers of slots that scatters have given back.
+    pub fn free_given_back(&mut self) {
+        for slot in self.core.take_freed() {
+            if self.core.is_free(slot) {
+                self.free_buffers(slot);
+            }
+        }
+    }
+
     /// Frees a slot that its caller is done with, and its buffers unless somebody may still write there.
     pub fn release(&mut self, slot: u32) {
         if self.core.release(slot) {
@@ -331,8 +351,11 @@ impl Session {
 
     /// Gives buffers back to the arenas.
     pub fn free(&mut self, buffers: Buffers) {
-        let Buffers { request, reply } = buffers;
+        let Buffers { request, shared, reply } = buffers;
         if let Some(block) = request {
+            self.requests.free(block);
+        }
+        for block in shared.and_then(Arc::into_inner).into_iter().flatten() {
             self.requests.free(block);
         }
         if let Some(span) = reply {
@@ -352,7 +375,7 @@ impl Session {
 
     /// Moves an outcome that nobody has asked for yet into private memory, so that its slot is free.
     pub fn stash_one(&mut self, now_ns: u64) -> bool {
-        let Some(name) = self.core.any_ended(now_ns, &mut self.bells) else { return false };
+        let Some(name) = self.core.any_call_ended(now_ns, &mut self.bells) else { return false };
         let Some(outcome) = self.core.look(name, now_ns, &mut self.bells) else { return false };
         let slot = self.core.slot_of(name);
         let payload = self.payload(slot, &outcome).to_vec();

@@ -83,6 +83,12 @@ impl RuntimeFolder {
         SipHasher24::new_with_keys(subkey.h1, subkey.h2)
     }
 
+    /// What this director seals the keys of a worker's parts with: a secret of these two alone.
+    pub fn seal(&self, worker: u64) -> [u64; 2] {
+        let subkey = SipHasher24::new_with_key(&self.secret.key).hash(b"keys of scatters");
+        hash(&SipHasher24::new_with_keys(subkey.h1, subkey.h2), &[self.epoch(), worker])
+    }
+
     /// Where the link to a worker's work segment lies. A name that isn't a number may be used beside it until it is
     /// renamed: nobody takes that for a link.
     pub fn worker_link(&self, worker: u64) -> PathBuf {

@@ -15,6 +15,7 @@ use crate::layout::{self, LINE, Place, Record, ReplyHead, Request, flag, head, r
 use crate::limits;
 use crate::memory::sealed::{self, Kind};
 use crate::resource::Key;
+use crate::scatter;
 
 #[path = "protocol_page.rs"]
 mod page;
@@ -59,6 +60,7 @@ fn numbers() {
             ("NAME_KEY", flag::NAME_KEY.into()),
             ("HIGH", flag::HIGH.into()),
             ("LOW", flag::LOW.into()),
+            ("SCATTER", flag::SCATTER.into()),
             ("AGAIN", flag::AGAIN.into()),
             ("QUARANTINED", flag::QUARANTINED.into()),
         ],
@@ -308,6 +310,7 @@ fn head_of_a_work_segment() {
         head::PIDFD_INODE,
         head::BOOT,
         head::PID_NAMESPACE,
+        head::SEAL,
     ];
     matched(&table("Head of a work segment"), 0, words.map(|word| (word.to_string(), ())).into());
 }
@@ -397,6 +400,22 @@ fn records() {
             ("director pushed", word(layout::WORD_TAKEN_NS + 1)),
         ],
     );
+    let part = |write: &dyn Fn(&mut Record)| {
+        let mut record = [0; LINE];
+        write(&mut record);
+        record
+    };
+    let place = |index, count| part(&|record| scatter::Place { index, count }.write(record));
+    compare_fields(
+        "Part of a scatter",
+        vec![
+            ("keys", part(&|record| scatter::set_mask(record, u64::MAX))),
+            ("list offset", word(scatter::WORD_LIST)),
+            ("index", place(all, 0)),
+            ("count", place(0, all)),
+            ("seal", word(scatter::WORD_SEAL)),
+        ],
+    );
     let reply = |reply: ReplyHead| {
         let mut record = [0; LINE];
         reply.write(&mut record);
@@ -439,7 +458,9 @@ fn compare_places(heading: &str, flags: &[(&str, u16)], place: impl Fn(usize, u1
 #[test]
 fn where_payloads_lie() {
     let both = ("TRACED and REPLY_AT", flag::TRACED | flag::REPLY_AT);
-    let flags = [("none", 0), ("REPLY_AT", flag::REPLY_AT), ("TRACED", flag::TRACED), both];
+    let scattered = ("SCATTER and REPLY_AT", flag::SCATTER | flag::REPLY_AT);
+    let part = ("SCATTER", flag::SCATTER);
+    let flags = [("none", 0), ("REPLY_AT", flag::REPLY_AT), ("TRACED", flag::TRACED), both, part, scattered];
     compare_places("Where a request's payload lies", &flags, layout::place);
     let flags = [("none", 0), ("TRACED", reply_flag::TRACED)];
     compare_places("Where a reply's payload lies", &flags, |len, flags| {
@@ -568,6 +589,8 @@ fn limits_are_all_there() {
         RANGES_MAX,
         CLAIMS_MAX,
         NAMED_KEYS_MAX,
+        SCATTER_KEYS_MAX,
+        PARTS_MAX,
         DEADLINE_DEFAULT_NS,
         DIRECTOR_GONE_NS,
         WINDOW_NS,

@@ -84,6 +84,7 @@ impl<M: Memory> DirectorCore<M> {
         for slot in session.waiting_slots() {
             self.drop_waiting(key, slot);
         }
+        self.scatters.forget_session(key);
         for route in std::mem::take(&mut self.sessions[key].routes).into_iter().flatten() {
             for turns in &mut self.table.operation_mut(route.operation).turns {
                 turns.retain(|&(k, _)| k != key);

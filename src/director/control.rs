@@ -595,7 +595,7 @@ impl Control {
         carried: Option<&CarriedOver>,
     ) -> Result<Named, Error> {
         let at = shape.work();
-        let bus = self.folder.bus_id();
+        let (bus, seal) = (self.folder.bus_id(), self.folder.seal(id));
         let head = [
             (head::VERSION, u64::from(limits::PROTOCOL) | u64::from(shape.slots) << 32),
             (head::BUS, bus[0]),
@@ -609,6 +609,8 @@ impl Control {
             (head::BOOT, self.boot[0]),
             (head::BOOT + 1, self.boot[1]),
             (head::PID_NAMESPACE, self.pid_namespace),
+            (head::SEAL, seal[0]),
+            (head::SEAL + 1, seal[1]),
             (head::MAGIC, head::WORD),
         ];
         let link = self.folder.worker_link(id);

@@ -15,6 +15,7 @@ use slab::Slab;
 
 use super::held::Parked;
 use super::recovery::Recovery;
+use super::scatter::Scatters;
 use super::schedule::Choice;
 use super::session::{Mapping, Session};
 use super::table::rights::Holder;
@@ -143,6 +144,8 @@ pub struct DirectorCore<M: Memory> {
     backlog: Vec<usize>,
     /// Calls that wait for the holder of a resource.
     pub(super) held: Parked,
+    /// Parts of scatters that wait for their worker.
+    pub(super) scatters: Scatters,
     touched: Vec<usize>,
     /// No waiting call expires before.
     next_expiry_ns: u64,
@@ -169,6 +172,7 @@ impl<M: Memory> DirectorCore<M> {
             hot: Vec::new(),
             backlog: Vec::new(),
             held: Parked::default(),
+            scatters: Scatters::default(),
             touched: Vec::new(),
             next_expiry_ns: u64::MAX,
             parked: false,
@@ -194,9 +198,10 @@ impl<M: Memory> DirectorCore<M> {
                 i += 1;
             }
         }
-        if !self.backlog.is_empty() || !self.held.is_empty() {
+        if self.holds_work_back() {
             found |= self.serve_backlog(now_ns, fx);
             found |= self.serve_parked(now_ns, fx);
+            found |= self.serve_parts(now_ns, fx);
             self.expire(now_ns, fx);
         }
         if !self.table.rights.is_swept() {
@@ -205,6 +210,17 @@ impl<M: Memory> DirectorCore<M> {
         }
         self.ring_workers(fx);
         if found { Turn::Busy } else { Turn::Idle }
+    }
+
+    /// Whether anything waits for a worker.
+    #[inline]
+    fn holds_work_back(&self) -> bool {
+        !self.backlog.is_empty() || !self.held.is_empty() || !self.scatters.is_empty()
+    }
+
+    /// Whether it has been told to stop.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping
     }
 
     /// One more turn of the same, for what is cold: a peer's word about whether it rang is never the last one.
@@ -286,6 +302,9 @@ impl<M: Memory> DirectorCore<M> {
         now_ns: u64,
         fx: &mut impl Effects,
     ) {
+        if request.flags & flag::SCATTER != 0 {
+            return self.route_scatter(key, record, request, now_ns, fx);
+        }
         if request.flags & flag::TRACED != 0 {
             record[WORD_TAKEN_NS] = fx.clock_ns();
         }
@@ -361,6 +380,7 @@ impl<M: Memory> DirectorCore<M> {
         if !worker.touched {
             self.touched.push(to.worker);
         }
+        worker.owes_part = false;
         if worker.push(record, flight, to.number, index) {
             self.dispatched += 1;
         } else {
@@ -520,6 +540,11 @@ impl<M: Memory> DirectorCore<M> {
                 }
             }
         }
+        for worker in self.scatters.workers() {
+            if let Some(worker) = self.workers.get_mut(worker) {
+                worker.want();
+            }
+        }
         for span in self.held.ready() {
             if let Holder::Worker(holder) = self.table.rights.holder(span)
                 && let Some(worker) = self.workers.get_mut(holder)
@@ -548,8 +573,8 @@ impl<M: Memory> DirectorCore<M> {
 
     /// When it wants to be woken though nobody rings: for a waiting call's deadline.
     pub fn wake_at_ns(&self) -> u64 {
-        let waiting = !self.backlog.is_empty() || !self.held.is_empty();
-        let waits_ns = if waiting { self.next_expiry_ns.min(self.held.wake_at_ns()) } else { u64::MAX };
+        let waits_ns =
+            if self.holds_work_back() { self.next_expiry_ns.min(self.held.wake_at_ns()) } else { u64::MAX };
         waits_ns.min(self.recovery.ends_ns())
     }
 
@@ -567,6 +592,7 @@ impl<M: Memory> DirectorCore<M> {
                 self.refuse(key, request.ticket, Status::DirectorGone, fx);
             }
         }
+        self.scatter_early(0, fx);
     }
 
     /// Operations whose last turn was taken away wait for nothing any more.

@@ -15,13 +15,14 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::core::{DirectorCore, Effects, Told};
+use super::scatter::Holders;
 use super::schedule::{Asking, Reach, reach};
 use super::table::Provider;
 use super::table::rights::{Holder, Notice, Span};
 use super::worker::Standing;
 use crate::core::Memory;
 use crate::error::Status;
-use crate::layout::{Record, Request};
+use crate::layout::{Record, Request, flag};
 use crate::resource::{Action, Key, Resource, Unheld};
 
 /// Calls given out of one queue, and queues looked at, in one turn.
@@ -33,10 +34,10 @@ const SWEEP: usize = 256;
 const HAND_OVER_NS: u64 = 1_000_000_000;
 
 /// A call that waits, by where it is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Call {
-    session: usize,
-    slot: u32,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Call {
+    pub session: usize,
+    pub slot: u32,
 }
 
 #[derive(Default)]
@@ -80,12 +81,21 @@ impl Parked {
     /// A call waits no more. Whoever is served is the first, so only one that ends early is searched for.
     fn forget(&mut self, span: &Span, call: Call) {
         let Some(queue) = self.queues.get_mut(span) else { return };
-        if let Some(at) = queue.calls.iter().position(|&c| c == call) {
+        let at = queue.calls.iter().position(|&c| c == call);
+        if let Some(at) = at {
             queue.calls.remove(at);
         }
         if queue.calls.is_empty() {
             self.queues.remove(span);
+        } else if at == Some(0) {
+            // The next one may be a part of a scatter that is now the first in all its queues.
+            self.wake(span);
         }
+    }
+
+    /// Whether a call is the first of all that wait on a key.
+    fn is_first(&self, span: &Span, call: Call) -> bool {
+        self.queues.get(span).is_some_and(|queue| queue.calls.front() == Some(&call))
     }
 
     /// Looks at these keys' queues in the next turn.
@@ -143,6 +153,9 @@ impl<M: Memory> DirectorCore<M> {
         let mut turn = false;
         if !self.held.queues.contains_key(&span) {
             match self.attempt(operation, key, &span, now_ns, fx) {
+                Attempt::Give(to, index) if request.flags & flag::SCATTER != 0 => {
+                    return self.give_part(key, &mut record, &[resource], to, index, fx);
+                }
                 Attempt::Give(to, index) => return self.dispatch(key, &mut record, &request, to, index, fx),
                 Attempt::End(status) => return self.refuse(key, request.ticket, status, fx),
                 Attempt::Blocked => {}
@@ -155,6 +168,97 @@ impl<M: Memory> DirectorCore<M> {
         self.expire_by(request.deadline_ns);
         let slot = self.sessions[key].park(&request, &record);
         self.held.push(span, Call { session: key, slot }, turn);
+    }
+
+    /// A part of a scatter, on keys that one worker holds: behind all that wait on any of them.
+    pub(super) fn route_held_part(
+        &mut self,
+        key: usize,
+        mut record: Record,
+        request: Request,
+        keys: Vec<Key>,
+        now_ns: u64,
+        fx: &mut impl Effects,
+    ) {
+        let Some(route) = self.sessions[key].route(request.operation) else { return };
+        let (operation, waiting) = (route.operation, route.waiting);
+        let spans = self.spans_of(operation, &keys);
+        let mut turn = false;
+        if !spans.iter().any(|span| self.held.queues.contains_key(span)) {
+            match self.attempt_part(operation, key, &spans, now_ns, fx) {
+                Attempt::Give(to, index) => return self.give_part(key, &mut record, &keys, to, index, fx),
+                Attempt::End(status) => return self.refuse(key, request.ticket, status, fx),
+                Attempt::Blocked => {}
+                Attempt::NoRoom | Attempt::Leaving => turn = true,
+            }
+        }
+        if waiting >= self.settings.waiting_per_route {
+            return self.refuse(key, request.ticket, Status::Busy, fx);
+        }
+        self.expire_by(request.deadline_ns);
+        let slot = self.sessions[key].park(&request, &record);
+        let call = Call { session: key, slot };
+        spans.into_iter().for_each(|span| self.held.push(span, call, turn));
+        self.note_held_part(call, keys);
+    }
+
+    /// Each key's place among the rights, once.
+    fn spans_of(&self, operation: usize, keys: &[Key]) -> Vec<Span> {
+        let service = self.table.operation(operation).service;
+        let mut spans: Vec<Span> = Vec::with_capacity(keys.len());
+        for &key in keys {
+            let span = Span::of_key(service, key);
+            if !spans.contains(&span) {
+                spans.push(span);
+            }
+        }
+        spans
+    }
+
+    /// Whether a part can go now, to whoever holds all its keys.
+    fn attempt_part(
+        &mut self,
+        operation: usize,
+        key: usize,
+        spans: &[Span],
+        now_ns: u64,
+        fx: &mut impl Effects,
+    ) -> Attempt {
+        let Some(first) = spans.first() else { return Attempt::End(Status::NotBegun) };
+        if self.table.rights.is_withheld() {
+            return Attempt::Blocked;
+        }
+        match self.holders(spans) {
+            Holders::One => self.attempt(operation, key, first, now_ns, fx),
+            Holders::Leaving => Attempt::Leaving,
+            // They have gone different ways; only the client can ask anew.
+            Holders::Several => Attempt::End(Status::NotBegun),
+            Holders::Nobody => match self.table.operation(operation).unheld {
+                Some(Unheld::Error) => Attempt::End(Status::NotHeld),
+                Some(Unheld::Offer) => Attempt::End(Status::NotBegun),
+                _ => Attempt::Blocked,
+            },
+        }
+    }
+
+    /// The same for a call, or a part, that waits.
+    fn attempt_waiting(
+        &mut self,
+        operation: usize,
+        call: Call,
+        span: &Span,
+        now_ns: u64,
+        fx: &mut impl Effects,
+    ) -> Attempt {
+        let Some(keys) = self.scatters.keys(call) else {
+            return self.attempt(operation, call.session, span, now_ns, fx);
+        };
+        let spans = self.spans_of(operation, keys);
+        if spans.iter().all(|span| self.held.is_first(span, call)) {
+            self.attempt_part(operation, call.session, &spans, now_ns, fx)
+        } else {
+            Attempt::Blocked
+        }
     }
 
     /// Whether a call on a key can go now.
@@ -200,13 +304,17 @@ impl<M: Memory> DirectorCore<M> {
                 if !worker.has_room() {
                     worker.look(now_ns);
                 }
-                if worker.has_room() { Attempt::Give(provider, index) } else { Attempt::NoRoom }
+                if worker.has_room() && !worker.owes_part {
+                    Attempt::Give(provider, index)
+                } else {
+                    Attempt::NoRoom
+                }
             }
         }
     }
 
     /// Makes the least loaded provider of a key its holder.
-    fn offer(
+    pub(super) fn offer(
         &mut self,
         operation: usize,
         key: usize,
@@ -271,7 +379,7 @@ impl<M: Memory> DirectorCore<M> {
             let attempt = if self.sessions[key].is_cancelled(request.ticket) {
                 Attempt::End(Status::Cancelled)
             } else {
-                self.attempt(operation, key, span, now_ns, fx)
+                self.attempt_waiting(operation, call, span, now_ns, fx)
             };
             match attempt {
                 Attempt::NoRoom => return (served > 0, true),
@@ -289,8 +397,12 @@ impl<M: Memory> DirectorCore<M> {
                     self.refuse(key, request.ticket, status, fx);
                 }
                 Attempt::Give(to, index) => {
-                    self.drop_waiting(key, call.slot);
-                    self.dispatch(key, &mut record, &request, to, index, fx);
+                    let keys = self.take_waiting(call, &request);
+                    if request.flags & flag::SCATTER != 0 {
+                        self.give_part(key, &mut record, &keys, to, index, fx);
+                    } else {
+                        self.dispatch(key, &mut record, &request, to, index, fx);
+                    }
                 }
             }
         }
@@ -322,8 +434,13 @@ impl<M: Memory> DirectorCore<M> {
 
     /// Takes a call out of wherever it waits.
     pub(super) fn drop_waiting(&mut self, key: usize, slot: u32) {
+        let part = self.forget_part(Call { session: key, slot });
         let Some(session) = self.sessions.get_mut(key) else { return };
-        if let Some(&record) = session.parked_record(slot) {
+        if let Some(part) = part {
+            if part.in_their_queues {
+                self.forget_in_queues(key, slot, &part.keys);
+            }
+        } else if let Some(&record) = session.parked_record(slot) {
             let request = Request::of_client(&record);
             if let (Some(route), Some(resource)) = (session.route(request.operation), request.resource()) {
                 let service = self.table.operation(route.operation).service;
@@ -331,6 +448,27 @@ impl<M: Memory> DirectorCore<M> {
             }
         }
         self.sessions[key].remove_waiting(slot);
+    }
+
+    fn forget_in_queues(&mut self, key: usize, slot: u32, keys: &[Key]) {
+        let session = &mut self.sessions[key];
+        let operation = session.parked_record(slot).map(|record| Request::of_client(record).operation);
+        let Some(operation) = operation.and_then(|o| session.route(o)).map(|route| route.operation) else {
+            return;
+        };
+        for span in self.spans_of(operation, keys) {
+            self.held.forget(&span, Call { session: key, slot });
+        }
+    }
+
+    /// Takes a call out of wherever it waits. Returns the keys of one that is a part of a scatter.
+    fn take_waiting(&mut self, call: Call, request: &Request) -> Vec<Key> {
+        let keys = match self.scatters.keys(call) {
+            Some(keys) => keys.to_vec(),
+            None => request.resource().into_iter().collect(),
+        };
+        self.drop_waiting(call.session, call.slot);
+        keys
     }
 
     /// A change of what a worker declares and holds in a service, whole or not at all: what it acquires it may get

@@ -145,6 +145,11 @@ impl Recovery {
         self.republishing -= u32::from(republishing);
     }
 
+    /// Whether a ticket that was published again has not begun and won't, unless it is dispatched now.
+    pub(super) fn never_begins(&self, session: u64, ticket: u64) -> bool {
+        self.settle(session, ticket) == Settled::Fresh
+    }
+
     fn settle(&self, session: u64, ticket: u64) -> Settled {
         let Some(&(worker, position)) = self.tickets.get(&(session, ticket)) else {
             return if self.incomplete { Settled::Unknown } else { Settled::Fresh };

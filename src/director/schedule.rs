@@ -122,6 +122,9 @@ impl<M: Memory> DirectorCore<M> {
                 Reach::Never => continue,
             };
             hope = true;
+            if worker.owes_part {
+                continue;
+            }
             if !worker.has_room() || (several && worker.in_flight() > 0) {
                 worker.look(now_ns);
             }

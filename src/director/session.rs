@@ -13,6 +13,8 @@ use crate::error::Fault;
 use crate::identity::Identity;
 use crate::layout::{Inbox, LINE, Outbox, Place, Record, Request, SessionShape, flag, place};
 use crate::layout::{WORD_PAYLOAD_AT, WORD_REPLY_AT};
+use crate::limits;
+use crate::scatter;
 
 /// How long a worker that refused to map a session is left alone.
 const ASK_AGAIN_NS: u64 = 1_000_000_000;
@@ -28,7 +30,9 @@ struct WaitingCall {
     occupied: bool,
     /// It waits for its worker, in no route's list.
     held: bool,
-    /// Whether it waits for a resource's holder, and so is in none of its route's lists.
+    /// It is part of a scatter that has not been taken whole yet: in no route's list.
+    gathered: bool,
+    /// Whether it waits for one certain worker, or for a resource's holder, and so is in none of its route's lists.
     parked: bool,
     next: u32,
     previous: u32,
@@ -100,6 +104,8 @@ pub struct Session<M: Memory> {
     /// By worker's key.
     mappings: Vec<Mapping>,
     places: Box<[WaitingCall]>,
+    /// Slots of the scatter that is being taken, in its order; empty when none is.
+    gather: Vec<u32>,
     /// Calls that wait, on all routes.
     pub waiting: u32,
     /// Calls taken since it attached.
@@ -131,6 +137,7 @@ impl<M: Memory> Session<M> {
             last: 0,
             occupied: false,
             held: false,
+            gathered: false,
             parked: false,
             next: NONE,
             previous: NONE,
@@ -150,6 +157,7 @@ impl<M: Memory> Session<M> {
             routes: Vec::new(),
             mappings: Vec::new(),
             places: (0..n).map(place).collect(),
+            gather: Vec::new(),
             waiting: 0,
             calls: 0,
             retired: false,
@@ -213,7 +221,79 @@ impl<M: Memory> Session<M> {
             return Err(Fault::SlotInUse { ticket: request.ticket, open: slot.last });
         }
         slot.last = request.ticket;
+        if request.flags & flag::SCATTER != 0 {
+            return self.gather(record, request);
+        }
+        if !self.gather.is_empty() {
+            return Err(self.broken_off("the scatter was broken off"));
+        }
         Ok(())
+    }
+
+    /// Checks a scatter's record, and keeps it until the last of them is there. One that is none of a scatter that
+    /// could still begin is not kept.
+    fn gather(&mut self, record: &Record, request: &Request) -> Result<(), Fault> {
+        let place = scatter::Place::of(record);
+        let scatter::Place { index, count } = place;
+        let wrong = |why| Err(Fault::Scatter { index, count, why });
+        let (has_keys, again) = (request.flags & flag::HAS_KEY != 0, request.flags & flag::AGAIN != 0);
+        let most = if has_keys { limits::SCATTER_KEYS_MAX } else { limits::PARTS_MAX };
+        if request.flags & flag::ONE_WAY != 0 {
+            return wrong("nobody would look at its parts");
+        }
+        if usize::from(count) > most || (count == 0 && !again) {
+            return wrong("there can't be so many");
+        }
+        if has_keys {
+            let bytes = scatter::list_words(usize::from(count)) as u64 * 8;
+            if record[scatter::WORD_LIST].saturating_add(bytes) > self.out.arena_bytes {
+                return wrong("its keys are not within the arena");
+            }
+        }
+        if count == 0 {
+            return if self.gather.is_empty() { Ok(()) } else { Err(self.broken_off("it was broken off")) };
+        }
+        if usize::from(index) != self.gather.len() || index >= count {
+            return wrong("it is out of its order");
+        }
+        if let Some(&first) = self.gather.first() {
+            let first = &self.places[first as usize].record;
+            let names = u64::from(flag::NAME_KEY) << 32;
+            let same = |word: usize| first[word] == record[word];
+            let alike =
+                same(4) && same(5) && same(scatter::WORD_LIST) && first[2] & !names == record[2] & !names;
+            if !alike || scatter::Place::of(first).count != count {
+                return wrong("it differs from the first");
+            }
+        }
+        let slot = self.replies.slot(request.ticket) as u32;
+        let own = &mut self.places[slot as usize];
+        (own.record, own.occupied, own.parked, own.gathered) = (*record, true, false, true);
+        self.gather.push(slot);
+        Ok(())
+    }
+
+    fn broken_off(&self, why: &'static str) -> Fault {
+        let first = self.gather.first().map(|&slot| scatter::Place::of(&self.places[slot as usize].record));
+        Fault::Scatter { index: self.gather.len() as u16, count: first.map_or(0, |f| f.count), why }
+    }
+
+    /// The slots of the scatter of which the last record was taken.
+    pub fn take_gathered(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.gather)
+    }
+
+    /// Keeps a record that was taken back once more.
+    pub fn gather_again(&mut self, record: &Record) {
+        let place = &mut self.places[self.replies.slot(Request::of_client(record).ticket)];
+        (place.record, place.occupied, place.parked, place.gathered) = (*record, true, false, true);
+    }
+
+    /// Takes back the record of a gathered slot.
+    pub fn ungather(&mut self, slot: u32) -> Option<Record> {
+        let place = self.places.get_mut(slot as usize).filter(|p| p.gathered)?;
+        (place.occupied, place.gathered) = (false, false);
+        Some(place.record)
     }
 
     /// The route with this number.
@@ -320,7 +400,7 @@ impl<M: Memory> Session<M> {
         Some(place.record)
     }
 
-    /// Lets a call wait for a resource's holder. Returns its slot.
+    /// Lets a call wait for one certain worker, or for a resource's holder. Returns its slot.
     pub fn park(&mut self, request: &Request, record: &Record) -> u32 {
         let slot = self.replies.slot(request.ticket) as u32;
         let place = &mut self.places[slot as usize];
@@ -332,7 +412,7 @@ impl<M: Memory> Session<M> {
         slot
     }
 
-    /// The call that waits in a slot for a resource's holder.
+    /// The call that waits in a slot for one certain worker, or for a resource's holder.
     pub fn parked_record(&self, slot: u32) -> Option<&Record> {
         self.places.get(slot as usize).filter(|p| p.occupied && p.parked).map(|p| &p.record)
     }
@@ -352,7 +432,10 @@ impl<M: Memory> Session<M> {
     /// Takes a call out of its route's list.
     pub fn remove_waiting(&mut self, slot: u32) {
         let place = &mut self.places[slot as usize];
-        if !std::mem::replace(&mut place.occupied, false) || std::mem::take(&mut place.held) {
+        if !std::mem::replace(&mut place.occupied, false)
+            || std::mem::take(&mut place.held)
+            || std::mem::take(&mut place.gathered)
+        {
             return;
         }
         let (previous, next, parked) = (place.previous, place.next, place.parked);
@@ -376,7 +459,7 @@ impl<M: Memory> Session<M> {
 
     /// The slots in which calls wait for room: the director has their reply rights.
     pub fn waiting_slots(&self) -> Vec<u32> {
-        let waits = |&s: &u32| self.places[s as usize].occupied && !self.places[s as usize].held;
-        (0..self.places.len() as u32).filter(waits).collect()
+        let waits = |p: &WaitingCall| p.occupied && !p.held && !p.gathered;
+        (0..self.places.len() as u32).filter(|&s| waits(&self.places[s as usize])).collect()
     }
 }

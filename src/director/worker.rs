@@ -13,7 +13,7 @@ use crate::core::parking::{Bell, Parking};
 use crate::core::ring::Publisher;
 use crate::core::{Memory, Read, Write};
 use crate::identity::Identity;
-use crate::layout::{HEAD, LINE, Progress, Record, Request, WorkShape};
+use crate::layout::{HEAD, LINE, Progress, Record, Request, WorkShape, head};
 
 /// What should stand before a worker, in time.
 const SHARE_NS: u64 = 20_000;
@@ -82,6 +82,10 @@ pub struct Worker<M: Memory> {
     pub touched: bool,
     /// Sessions that it has mapped, or was told to.
     pub sessions: u32,
+    /// What the keys of its parts are sealed with.
+    pub seal: [u64; 2],
+    /// A part of a scatter waits for room here, and it is its turn: other calls leave it the next room.
+    pub owes_part: bool,
 }
 
 impl<M: Memory> Worker<M> {
@@ -117,6 +121,8 @@ impl<M: Memory> Worker<M> {
             indices: Indices::default(),
             touched: false,
             sessions: 0,
+            seal: work.copy_out(at.head + head::SEAL),
+            owes_part: false,
             id,
             identity,
             work,

@@ -16,11 +16,11 @@ use offset_allocator::{Allocation, Allocator};
 use super::map::{Mapping, OwnArena, Rw};
 use crate::limits::{ARENA_UNIT, SLOTS_MAX};
 
-/// Pieces, in use and free together, that the books have room for: one for each open call, as many that are filled
-/// and not yet sent, a free one behind each of them and before the first, and two that the allocator needs. 32 bytes
-/// each, written when the books are made.
+/// Pieces, in use and free together, that the books have room for: one for each open call, another for its list of
+/// keys, as many that are filled and not yet sent, a free one behind each of them and before the first, and two that
+/// the allocator needs. 32 bytes each, written when the books are made.
 const fn pieces(slots: u32) -> u32 {
-    4 * slots + 3
+    6 * slots + 3
 }
 
 /// The books of a part of an arena.

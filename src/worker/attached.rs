@@ -24,6 +24,7 @@ use crate::memory::named::check_read_only;
 use crate::memory::sealed::{self, Kind};
 use crate::memory::{Doorbell, Mapped, Ro, Rw};
 use crate::resource::{Action, Key, Resource, ServiceOptions};
+use crate::scatter;
 use crate::shared::Shared;
 use crate::waiting::{Waiter, now_ns};
 
@@ -206,6 +207,7 @@ impl Attached {
             }
         }
         match self.core.take(now_ns, &mut self.bells) {
+            Ok(Taken::Begun(begun)) if begun.lacks_keys() => self.take_part(begun),
             Ok(taken) => taken,
             Err(fault) => {
                 tracing::error!(%fault, "the director's work ring is broken: leaving it");
@@ -213,6 +215,21 @@ impl Attached {
                 Taken::Nothing
             }
         }
+    }
+
+    /// Finds the keys of a part, in a list that its client can change: one whose keys are not those that the director
+    /// gave it is not run.
+    #[cold]
+    fn take_part(&mut self, mut begun: Begun) -> Taken {
+        let (at, words) = begun.list();
+        let mut list = [0; scatter::list_words(limits::SCATTER_KEYS_MAX)];
+        let bytes = bytemuck::cast_slice_mut(&mut list[..words]);
+        let read = self.core.memory(&begun).and_then(|(outbox, _): (&Ro, &Rw)| outbox.read(at, bytes));
+        if read.is_some() && begun.set_keys(&list[..words], self.core.seal()) {
+            return Taken::Begun(begun);
+        }
+        self.finish(begun, Status::Fault, 0, 0, &mut [0; LINE]);
+        Taken::Skipped
     }
 
     /// Whether a request, or what is broken, stands in the ring.

@@ -18,7 +18,10 @@ use crate::error::{Fault, Status};
 use crate::layout::{
     HEAD, LINE, Outbox, Progress, Record, ReplyHead, Request, SessionShape, Work, WorkShape,
 };
-use crate::layout::{WORD_TAKEN_NS, flag, reply_flag};
+use crate::layout::{WORD_TAKEN_NS, flag, head, reply_flag};
+use crate::limits::SCATTER_KEYS_MAX;
+use crate::resource::Key;
+use crate::scatter;
 
 /// What a worker's core asks of its shell.
 pub trait Effects {
@@ -51,10 +54,48 @@ pub struct Begun {
     pub request: Request,
     /// The record as it was taken.
     pub record: Record,
+    /// Of a part of a scatter over keys: its keys, once [`set_keys`](Self::set_keys) has found them to be those that
+    /// the director gave it.
+    keys: Option<Box<[Key]>>,
     pub(super) position: u64,
     began_ns: u64,
     /// Under which director it began.
     life: u32,
+}
+
+impl Begun {
+    /// Whether it is a part of a scatter over keys, which are not known yet.
+    #[inline]
+    pub fn lacks_keys(&self) -> bool {
+        const PART: u16 = flag::SCATTER | flag::HAS_KEY;
+        self.request.flags & PART == PART && self.keys.is_none()
+    }
+
+    /// Whether it is a part of a scatter.
+    pub fn is_part(&self) -> bool {
+        self.request.flags & flag::SCATTER != 0
+    }
+
+    /// The words of its scatter's list of keys: where it is in the client's arena, and how many.
+    pub fn list(&self) -> (u64, usize) {
+        let count = usize::from(scatter::Place::of(&self.record).count).min(SCATTER_KEYS_MAX);
+        (self.record[scatter::WORD_LIST], scatter::list_words(count))
+    }
+
+    /// Takes its keys out of a private copy of the list, if they are those that the director gave it. `secret` is what
+    /// it shares with the director: see [`WorkerCore::seal`].
+    pub fn set_keys(&mut self, list: &[u64], secret: [u64; 2]) -> bool {
+        let keys = scatter::keys_of(list, scatter::mask(&self.record));
+        let sealed = keys.filter(|keys| scatter::is_sealed(secret, &self.record, keys));
+        self.keys = sealed.map(Vec::into_boxed_slice);
+        self.keys.is_some()
+    }
+
+    /// The resources that it is about: of a part, its keys; of a call, the one that it names, if it does.
+    pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
+        let own = if self.keys.is_none() { self.request.resource() } else { None };
+        self.keys.iter().flatten().copied().chain(own)
+    }
 }
 
 /// What [`WorkerCore::take`] found.
@@ -141,6 +182,11 @@ impl<M: Memory> WorkerCore<M> {
     /// The worker's id on its bus.
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// What the director seals the keys of this worker's parts with.
+    pub fn seal(&self) -> [u64; 2] {
+        self.work.copy_out(self.at.head + head::SEAL)
     }
 
     /// How many control messages the director has sent: they are in the socket.
@@ -281,7 +327,7 @@ impl<M: Memory> WorkerCore<M> {
 
         let traced = request.flags & flag::TRACED != 0;
         let began_ns = if traced { fx.clock_ns() } else { now_ns };
-        let begun = Begun { request, record, position, began_ns, life: self.life };
+        let begun = Begun { request, record, keys: None, position, began_ns, life: self.life };
         let Some(session) = self.session_mut(self.life, &request) else {
             self.finish(&begun, fx, false);
             return Ok(Taken::Skipped);

@@ -559,7 +559,7 @@ impl Inner {
                 let concerns = about.is_none_or(|(service, resource)| {
                     let operation = names.get(&(begun.request.operation as u16));
                     operation.is_some_and(|(name, _)| name == service)
-                        && begun.request.resource().is_some_and(|key| resource.covers(key))
+                        && begun.keys().any(|key| resource.covers(key))
                 });
                 open.attachment == number && begun.position < before && concerns
             })

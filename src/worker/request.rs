@@ -8,6 +8,7 @@ use crate::identity::Identity;
 use crate::layout::{HEAD, LINE, Place, flag, reply_flag, reply_place};
 use crate::memory::Rw;
 use crate::resource::Key;
+use crate::scatter;
 use crate::shared::Shared;
 use crate::waiting::to_instant;
 
@@ -77,6 +78,19 @@ impl<'w> Request<'w> {
     /// The resource that it is about, if it names one.
     pub fn key(&self) -> Option<Key> {
         self.with(|_, begun| begun.request.resource()).flatten()
+    }
+
+    /// The resources that it is about: of a part of a scatter all that this worker is asked about, in the order in
+    /// which its caller named them; else the one that it names, if it does. They are what the director went by: no
+    /// caller can change them.
+    pub fn keys(&self) -> Vec<Key> {
+        self.with(|_, begun| begun.keys().collect()).unwrap_or_default()
+    }
+
+    /// Of a part of a scatter over keys: which of the caller's keys [`keys`](Self::keys) gives, a bit for each place
+    /// in its list.
+    pub fn key_mask(&self) -> Option<u64> {
+        self.with(|_, begun| begun.is_part().then(|| scatter::mask(&begun.record))).flatten()
     }
 
     /// The payload.
