@@ -99,6 +99,7 @@ impl Begun {
 }
 
 /// What [`WorkerCore::take`] found.
+#[allow(clippy::large_enum_variant)] // a box would be an allocation for each request
 #[derive(Debug)]
 pub enum Taken {
     /// A request to be run.

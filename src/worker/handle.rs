@@ -718,6 +718,7 @@ fn check_resources(count: usize) -> Result<(), Error> {
 }
 
 /// Why a worker's look has ended.
+#[allow(clippy::large_enum_variant)] // a box would be an allocation for each request
 enum Found {
     Begun(Begun),
     /// The program is to be told something.
