@@ -1,10 +1,15 @@
-//! Requests to several workers, with real processes.
+//! What the patent claims that a single host can show, with real processes, one test each; and requests to several
+//! workers, among them such as should not be.
 //!
 //! ```text
+//! patent    each test is named for its claim: ARCHITECTURE.md has the table
+//! forger    a client that writes into its own memory what it likes
 //! scatter   parts as they come, deaths, deadlines, order, bounds
 //! roles     what the processes do that the tests start
 //! ```
 
+mod forger;
+mod patent;
 mod roles;
 mod scatter;
 #[allow(dead_code)] // it serves tests/proof, too

@@ -3,6 +3,7 @@
 //! A worker's answer says who gave it and to whom, so that a test sees which process did the work, and for whom:
 //! `name|keys|mask|caller's pid|payload`.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::io::BufRead;
 use std::str::FromStr;
@@ -10,8 +11,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use trine::{
-    Bus, ClientOptions, Director, DirectorOptions, Error, Key, Request, Resource, ServiceOptions, Unheld,
-    Until, Worker, WorkerOptions,
+    Bus, Client, ClientOptions, Director, DirectorOptions, Error, Key, Policy, Request, Resource,
+    ServiceOptions, Unheld, Until, Worker, WorkerOptions,
 };
 
 use crate::support::MARK;
@@ -36,6 +37,8 @@ pub fn play(role: &str) {
         "director" => director(),
         "worker" => worker(),
         "client" => client(),
+        "server" => server(),
+        "crowd" => crowd(),
         other => panic!("no role {other:?}"),
     }
 }
@@ -83,8 +86,12 @@ fn key(worker: &Worker, text: &str) -> Key {
     text.parse().map_or_else(|_| worker.key(text).expect("a key"), Key::number)
 }
 
-/// Provides `ask`, `gate` and `fail` of a service, on the resources that it is told, and holds what it is told to.
+/// Provides `ask`, `gate`, `fail` and `add` of a service, on the resources that it is told, and holds what it is told to.
 fn worker() {
+    let embedded = argument("embed", 0) == 1;
+    let _director = embedded.then(|| {
+        Director::new(&bus(), DirectorOptions::default()).and_then(Director::spawn).expect("a director")
+    });
     let worker = bus().worker(WorkerOptions::default()).expect("a worker");
     let service: String = argument("service", "work".into());
     let mut options =
@@ -95,7 +102,7 @@ fn worker() {
         "offer" => Some(Unheld::Offer),
         _ => None,
     };
-    worker.provide_with(&service, &["ask", "gate", "fail"], options).expect("it is provided");
+    worker.provide_with(&service, &["ask", "gate", "fail", "add"], options).expect("it is provided");
     for resource in resources(&worker, &argument("acquire", String::new())) {
         worker.acquire(&service, resource).expect("it is acquired");
     }
@@ -136,11 +143,56 @@ fn handle(name: &str, request: Request<'_>, orders: &Receiver<String>) {
         // Until it is let go, whatever the word.
         let _ = orders.recv();
     }
+    if request.is("add") {
+        let sum = request.bytes().get::<[i64; 2]>().map_or(0, |[one, two]| one + two);
+        let _ = request.reply(&sum.to_le_bytes());
+        return;
+    }
     let _ = if request.is("fail") { request.fail(7, &answer) } else { request.reply(answer.as_bytes()) };
 }
 
 fn shown(key: &Key) -> String {
     key.as_number().map_or_else(|| "a name".into(), |number| number.to_string())
+}
+
+/// A worker on each of several buses.
+fn server() {
+    let (name, buses): (String, String) = (argument("name", "?".into()), argument("buses", String::new()));
+    let workers: Vec<Worker> = buses
+        .split(',')
+        .map(|path| {
+            let worker = Bus::at(path).worker(WorkerOptions::default()).expect("a worker");
+            let options = ServiceOptions::default().policy(Policy::RoundRobin);
+            worker.provide_with("work", &["ask"], options).expect("it is provided");
+            worker
+        })
+        .collect();
+    tell("ready");
+    std::thread::scope(|scope| {
+        for worker in workers {
+            let name = &name;
+            scope.spawn(move || worker.serve(|request| request.reply(name.as_bytes())));
+        }
+    });
+}
+
+/// So many clients, each of which calls until every server has answered it.
+fn crowd() {
+    let clients: Vec<Client> = (0..argument("clients", 1))
+        .map(|_| bus().client(ClientOptions::default()).expect("a client"))
+        .collect();
+    let mut all = BTreeSet::new();
+    for client in &clients {
+        let route = client.route("work", "ask").expect("a route");
+        let mut served = BTreeSet::new();
+        while served.len() < 5 {
+            let reply = client.call(route, b"x").expect("a reply");
+            served.insert(String::from_utf8_lossy(&reply.bytes().to_vec()).into_owned());
+        }
+        all.extend(served);
+    }
+    let all: Vec<String> = all.into_iter().collect();
+    tell(format!("all of {} were served by {}", clients.len(), all.join(",")));
 }
 
 /// Calls what it is told to, one line a call: `service operation key payload`, where the key may be `-`. Tells the

@@ -11,6 +11,7 @@
 //! explore   runs a model; counts executions; expects a failure
 //! ring      publisher and taker        doorbell   going to sleep and waking
 //! handover  the reply right, and a worker that dies with it
+//! scatter   a part's answer says how many parts there are
 //! ledger    what a kill leaves of an entry, and when an entry is free again
 //! ```
 //! Loom runs each party's loads and stores in the order of the program, and a load returns only what was stored
@@ -23,3 +24,4 @@ mod handover;
 mod ledger;
 mod memory;
 mod ring;
+mod scatter;
