@@ -11,6 +11,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use trine::{CallError, Client, ClientOptions, Draft, Error, Pending, Reply, Route, Shared, Status, Until};
 
+use crate::doctor::Role;
 use crate::exit::Usage;
 use crate::options::{BusOptions, RunOptions};
 use crate::sha256::hex;
@@ -75,7 +76,7 @@ struct PayloadOptions {
 
 /// Runs it. With `--json` a failure is printed as JSON too.
 pub fn run(bus: &BusOptions, options: &CallOptions) -> anyhow::Result<()> {
-    options.run.apply()?;
+    options.run.apply(Role::Client)?;
     let called = call(bus, options);
     if let (true, Err(error)) = (options.json, &called)
         && let Some(told) = failure_as_json(error)
@@ -88,9 +89,8 @@ pub fn run(bus: &BusOptions, options: &CallOptions) -> anyhow::Result<()> {
 fn call(bus: &BusOptions, options: &CallOptions) -> anyhow::Result<()> {
     let mut payload = Payload::open(&options.payload)?;
     let arena = options.arena.as_u64();
-    let client = bus
-        .bus()?
-        .client(ClientOptions::default().waiting(options.run.waiting.waiting()).arenas(arena, arena))?;
+    let client =
+        bus.bus()?.client(ClientOptions::default().waiting(options.run.waiting()).arenas(arena, arena))?;
     let route = client.route(&options.service, &options.operation)?;
     let call = Call { client: &client, route, options, payload_len: payload.len() };
     match options.repeat {

@@ -4,8 +4,10 @@ use std::io::Write;
 
 use anyhow::Context;
 use clap::Args;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use trine::Director;
 
+use crate::doctor::Role;
 use crate::options::{BusOptions, RunOptions};
 use crate::signals::Caught;
 
@@ -19,7 +21,8 @@ Examples:
   trine director                              the default bus
   trine director --bus work -v                a bus of another name, with a log of who comes and goes
   trine director --path /srv/app              a bus in a folder of your own
-  trine director --waiting yield --pin 1      never sleeps: the quickest on a CPU that has time")]
+  trine director --waiting yield --pin 1      never sleeps: the quickest on a CPU that has time
+  trine director --pin auto                   where trine doctor says that it should run")]
 pub struct DirectorOptions {
     #[command(flatten)]
     run: RunOptions,
@@ -33,9 +36,10 @@ pub struct DirectorOptions {
 
 /// Runs it.
 pub fn run(bus: &BusOptions, options: &DirectorOptions) -> anyhow::Result<()> {
-    options.run.apply()?;
+    options.run.apply(Role::Director)?;
+    room_for_sessions();
     let bus = bus.bus()?;
-    let mut chosen = trine::DirectorOptions::default().waiting(options.run.waiting.waiting());
+    let mut chosen = trine::DirectorOptions::default().waiting(options.run.waiting());
     if let Some(calls) = options.waiting_per_route {
         chosen = chosen.waiting_per_route(calls);
     }
@@ -49,4 +53,14 @@ pub fn run(bus: &BusOptions, options: &DirectorOptions) -> anyhow::Result<()> {
     // Whoever doesn't read the line wants a director all the same.
     let _ = writeln!(std::io::stdout(), "serving bus {bus} at {}", bus.socket().display());
     director.run().context("the director stopped")
+}
+
+/// As many open files as this user may have: a session takes six.
+fn room_for_sessions() {
+    // What can't be raised stays: then there is room for fewer, and one too many is told so.
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
 }

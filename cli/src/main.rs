@@ -7,6 +7,7 @@
 //! trine ls                what is attached        ls.rs
 //! trine demo FILE…        all of it at work       demo/
 //! trine bench             how fast, against what  bench/
+//! trine doctor            what this machine can   doctor.rs
 //! ```
 //! One file for each subcommand. What they share: `options` (bus, pinning, waiting), `exit` (codes and messages),
 //! `processes` (this program, started again).
@@ -16,6 +17,7 @@ mod bench;
 mod call;
 mod demo;
 mod director;
+mod doctor;
 mod exit;
 mod log;
 mod ls;
@@ -52,6 +54,7 @@ enum Command {
     Ls(ls::LsOptions),
     Demo(demo::DemoOptions),
     Bench(bench::BenchOptions),
+    Doctor(doctor::DoctorOptions),
     #[command(hide = true)]
     DemoClient(demo::client::ClientOptions),
     #[command(hide = true)]
@@ -95,6 +98,9 @@ fn run(options: Options) -> anyhow::Result<ExitCode> {
         Command::Ls(o) => ls::run(bus, &o)?,
         Command::Demo(o) => return demo::run(&o),
         Command::Bench(o) => return bench::run(&o),
+        Command::Doctor(o) => {
+            return Ok(if doctor::run(&o)? { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
         Command::DemoClient(o) => return demo::client::run(bus, &o),
         Command::BenchParty(o) => bench::party::run(&o)?,
     }

@@ -87,6 +87,20 @@ impl Background {
     }
 }
 
+impl Background {
+    /// Its number, as long as this lives.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Kills it: nothing that it would have done at its end is done.
+    pub fn kill(mut self) -> anyhow::Result<()> {
+        self.child.kill().context("killing a process")?;
+        self.child.wait().context("waiting for a process that was killed")?;
+        Ok(())
+    }
+}
+
 impl Drop for Background {
     /// Asks it to stop, and waits: it has its own limits for what it finishes.
     fn drop(&mut self) {

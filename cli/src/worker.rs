@@ -9,6 +9,7 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use trine::{Bus, Request, Served, Stopper, Worker};
 
+use crate::doctor::Role;
 use crate::options::{BusOptions, RunOptions};
 use crate::sha256;
 use crate::signals::Caught;
@@ -67,7 +68,7 @@ impl Service {
 
 /// Runs them.
 pub fn run(bus: &BusOptions, options: &WorkerOptions) -> anyhow::Result<()> {
-    options.run.apply()?;
+    options.run.apply(Role::Worker)?;
     let bus = bus.bus()?;
     let stopping = Arc::new(Stopping::default());
     let at_signal = stopping.clone();
@@ -95,7 +96,7 @@ fn start(
     options: &WorkerOptions,
     stopping: &Arc<Stopping>,
 ) -> anyhow::Result<JoinHandle<Result<(), trine::Error>>> {
-    let worker = bus.worker(trine::WorkerOptions::default().waiting(options.run.waiting.waiting()))?;
+    let worker = bus.worker(trine::WorkerOptions::default().waiting(options.run.waiting()))?;
     worker.provide(service.name(), service.operations())?;
     stopping.add(worker.stopper());
     let (id, operations) = (worker.id(), service.operations().join(", "));

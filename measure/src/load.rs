@@ -63,6 +63,12 @@ impl Measured {
         Measured { counts: latencies.counts(), elapsed_ns: elapsed.as_nanos() as u64 }
     }
 
+    /// What several found at the same time, together.
+    pub fn of_all(all: &[Measured]) -> Measured {
+        let counts = all.iter().flat_map(|one| one.counts.iter().copied()).collect();
+        Measured { counts, elapsed_ns: all.iter().map(|one| one.elapsed_ns).max().unwrap_or(0) }
+    }
+
     /// Tells it to whoever started this process, on stdout.
     pub fn tell(&self) -> anyhow::Result<()> {
         Ok(writeln!(std::io::stdout(), "{}", serde_json::to_string(self)?)?)

@@ -3,18 +3,23 @@
 //! ```text
 //! part.rs        what is measured in which settings              subjects.rs  who is measured: Trine, floors, forms, …
 //! round.rs       one subject, one setting, one set of processes  placement.rs where those run
-//! row.rs         what all rounds of it gave                      report.rs    table, JSON, plots
-//! party/         what the processes do
+//! row.rs         what all rounds of it gave                      report.rs    all figures, as JSON
+//! party/         what the processes do                           plots.rs     curves and bars
+//! goals.rs       ratios that are to be reached                   scale.rs     what sessions cost; recovery
 //! ```
 //! A round starts its own processes, and those who stand beside each other in a table take turns, so that what drifts
 //! (clocks, neighbours, memory) hits all of them. Every row names its placement and how its processes wait.
 
+mod cpu;
+mod goals;
 mod part;
 pub mod party;
-mod placement;
+pub mod placement;
+mod plots;
 mod report;
 mod round;
 mod row;
+mod scale;
 mod subjects;
 
 use std::io::Write as _;
@@ -43,7 +48,8 @@ Examples:
   trine bench                                           latency and throughput, in half a minute
   trine bench latency --placement split --calls 1000000
   trine bench large open --beside all --json bench.json --plots plots
-  trine bench all --beside all --rivals rivals/target/release/trine-rivals
+  trine bench goals --rivals rivals/target/release/trine-rivals
+  trine bench all --beside all --rivals rivals/target/release/trine-rivals --json all.json --plots plots
 
 Rows that poll and are pinned may come at two levels, by the order in which processes take turns on a CPU: then the
 figures are those of the better one, and ROUNDS says how many rounds of all it is. All rounds' p50 are in the JSON.")]
@@ -82,13 +88,19 @@ pub struct BenchOptions {
     /// Of all those, only subjects whose name has this in it; Trine always.
     #[arg(long, value_name = "TEXT", value_delimiter = ',')]
     only: Vec<String>,
+    /// Sessions, goals: idle sessions beside the one that calls, at most.
+    #[arg(long, value_name = "N", default_value_t = 3_000)]
+    idle_sessions: usize,
     /// Write all figures to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Draw plots into this folder (SVG): percentile curves, bars, latency against the offered rate.
+    #[arg(long, value_name = "FOLDER")]
+    plots: Option<PathBuf>,
 }
 
 /// A part, or all of them.
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum PartOption {
     All,
     Latency,
@@ -100,6 +112,14 @@ enum PartOption {
     Throughput,
     Sessions,
     Neighbour,
+    Busy,
+    Workers,
+    Connect,
+    Fairness,
+    /// What sessions cost, and how long recovery takes.
+    Scale,
+    /// What Trine is meant to reach, as ratios: each met or missed.
+    Goals,
 }
 
 /// Who stands beside Trine.
@@ -145,6 +165,25 @@ pub fn run(options: &BenchOptions) -> anyhow::Result<ExitCode> {
         print(&row::table(&rows))?;
         report.rows.extend(rows);
     }
+    if asked(options, PartOption::Scale) {
+        print("What sessions cost, and how long recovery takes\n")?;
+        for sessions in [1, 100, 1_000, 3_000].into_iter().filter(|n| *n <= options.idle_sessions) {
+            report.figures.extend(scale::cost(sessions)?);
+            report.figures.extend(scale::recovery(sessions)?);
+        }
+        print(&scale::table(&report.figures))?;
+    }
+    if asked(options, PartOption::Goals) {
+        print("Goals, as ratios of what was measured in turns\n")?;
+        let found = goals::run(&bench, &chosen)?;
+        print(&row::table(&found.rows))?;
+        print(&found.table())?;
+        report.rows.extend(found.rows);
+        report.goals = found.goals;
+    }
+    if let Some(folder) = &options.plots {
+        plots::draw(&report.rows, folder)?;
+    }
     if let Some(path) = &options.json {
         report.write(path)?;
     }
@@ -153,6 +192,11 @@ pub fn run(options: &BenchOptions) -> anyhow::Result<ExitCode> {
 
 fn print(text: &str) -> anyhow::Result<()> {
     Ok(writeln!(std::io::stdout(), "{text}")?)
+}
+
+/// Whether a part that is no table of rows was asked for.
+fn asked(options: &BenchOptions, part: PartOption) -> bool {
+    options.parts.iter().any(|asked| *asked == part || *asked == PartOption::All)
 }
 
 fn parts(asked: &[PartOption]) -> Vec<Part> {
@@ -167,6 +211,11 @@ fn parts(asked: &[PartOption]) -> Vec<Part> {
         PartOption::Throughput => vec![Part::Throughput],
         PartOption::Sessions => vec![Part::Sessions],
         PartOption::Neighbour => vec![Part::Neighbour],
+        PartOption::Busy => vec![Part::Busy],
+        PartOption::Workers => vec![Part::Workers],
+        PartOption::Connect => vec![Part::Connect],
+        PartOption::Fairness => vec![Part::Fairness],
+        PartOption::Scale | PartOption::Goals => Vec::new(),
     };
     match asked {
         [] => vec![Part::Latency, Part::Throughput],
@@ -197,6 +246,7 @@ fn chosen(options: &BenchOptions, cpus: usize) -> anyhow::Result<Chosen> {
         in_flight: options.in_flight.clone(),
         rates: options.rates.clone(),
         bytes: options.bytes.clone(),
+        idle_sessions: options.idle_sessions,
     })
 }
 
@@ -238,19 +288,25 @@ impl Bench {
     fn part(&self, part: Part, chosen: &Chosen) -> anyhow::Result<Vec<Row>> {
         let mut rows = Vec::new();
         for setting in chosen.settings(part) {
-            rows.extend(self.group(part, setting)?);
+            rows.extend(self.group(part.name(), self.contenders(part, setting))?);
         }
         Ok(rows)
     }
 
     /// Who takes part, and in which setting.
     fn contenders(&self, part: Part, setting: Setting) -> Vec<(Contender, Setting)> {
+        let alone = |all: Vec<Contender>| all.into_iter().map(|contender| (contender, setting)).collect();
+        match part {
+            Part::Sessions => return alone(vec![subjects::trine()]),
+            Part::Busy => return alone(subjects::busy()),
+            Part::Workers => return alone(subjects::workers()),
+            Part::Connect => return alone(subjects::connecting()),
+            Part::Fairness => return alone(subjects::policies()),
+            _ => {}
+        }
         let Others { floors, forms, rivals } = &self.others;
         let mut all = vec![subjects::trine()];
-        let only_trine = part == Part::Sessions;
-        if !only_trine {
-            all.extend(floors.iter().cloned());
-        }
+        all.extend(floors.iter().cloned());
         if !floors.is_empty() && part == Part::Large {
             all.push(subjects::memory());
         }
@@ -263,7 +319,7 @@ impl Bench {
             Part::Forms | Part::Throughput | Part::Latency => all.extend(forms.iter().cloned()),
             _ => {}
         }
-        if !matches!(part, Part::Forms | Part::Sessions) {
+        if part != Part::Forms {
             all.extend(rivals.iter().cloned());
         }
         let fit = |contender: Contender| {
@@ -273,9 +329,8 @@ impl Bench {
         all.into_iter().filter_map(fit).collect()
     }
 
-    /// All who take part in a setting, in turns.
-    fn group(&self, part: Part, setting: Setting) -> anyhow::Result<Vec<Row>> {
-        let contenders = self.contenders(part, setting);
+    /// Measures all of them, in turns.
+    fn group(&self, part: &'static str, contenders: Vec<(Contender, Setting)>) -> anyhow::Result<Vec<Row>> {
         let mut rounds = vec![Vec::new(); contenders.len()];
         for _ in 0..self.count {
             for ((contender, setting), measured) in contenders.iter().zip(&mut rounds) {
@@ -283,7 +338,7 @@ impl Bench {
             }
         }
         let row = |((contender, setting), rounds): (&(Contender, Setting), &Vec<_>)| {
-            Row::new(part.name(), contender, *setting, &self.rounds.cpus, rounds)
+            Row::new(part, contender, *setting, &self.rounds.cpus, rounds)
         };
         let mut rows: Vec<Row> = contenders.iter().zip(&rounds).map(row).collect();
         let floor = rows.iter().find(|row| row.what.starts_with(FLOOR)).map(|row| row.latency_ns.p50);

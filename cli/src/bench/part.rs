@@ -27,11 +27,19 @@ pub enum Part {
     Sessions,
     /// A program that burns the same CPUs.
     Neighbour,
+    /// 1 to 64 sessions that call at the same time.
+    Busy,
+    /// 1 to 64 workers.
+    Workers,
+    /// Connect, call, and go.
+    Connect,
+    /// Calls that take unevenly long, given to four workers: JBSQ and round robin.
+    Fairness,
 }
 
 impl Part {
     /// All of them.
-    pub const ALL: [Part; 9] = [
+    pub const ALL: [Part; 13] = [
         Part::Latency,
         Part::Default,
         Part::Forms,
@@ -41,6 +49,10 @@ impl Part {
         Part::Throughput,
         Part::Sessions,
         Part::Neighbour,
+        Part::Busy,
+        Part::Workers,
+        Part::Connect,
+        Part::Fairness,
     ];
 
     /// Its name.
@@ -55,6 +67,10 @@ impl Part {
             Part::Throughput => "throughput",
             Part::Sessions => "sessions",
             Part::Neighbour => "neighbour",
+            Part::Busy => "busy",
+            Part::Workers => "workers",
+            Part::Connect => "connect",
+            Part::Fairness => "fairness",
         }
     }
 
@@ -72,6 +88,12 @@ impl Part {
             Part::Throughput => "Many calls in flight",
             Part::Sessions => "Idle sessions beside the one that calls",
             Part::Neighbour => "Beside a program that burns the same CPUs",
+            Part::Busy => "Sessions that call at the same time, one call each at a time",
+            Part::Workers => "Several workers of a service, 64 calls in flight",
+            Part::Connect => "A session, a route, a call, and the end of the session",
+            Part::Fairness => {
+                "Four workers; of 200 calls 199 take a microsecond and one a millisecond; by given rates"
+            }
         }
     }
 
@@ -91,6 +113,8 @@ pub struct Chosen {
     pub in_flight: Vec<usize>,
     pub rates: Vec<u64>,
     pub bytes: Vec<usize>,
+    /// Sessions beside the one that calls.
+    pub idle_sessions: usize,
 }
 
 impl Chosen {
@@ -132,8 +156,21 @@ impl Chosen {
                 self.in_flight.iter().map(with).collect()
             }),
             Part::Sessions => self.polling(|base| {
-                [0, 10, 100, 1_000, 3_000].map(|idle_sessions| Setting { idle_sessions, ..base }).to_vec()
+                let counts = [0, 10, 100, 1_000, 3_000].into_iter().filter(|n| *n <= self.idle_sessions);
+                counts.map(|idle_sessions| Setting { idle_sessions, ..base }).collect()
             }),
+            Part::Busy => vec![fewer(self.base(Placement::Unpinned, Wait::Adaptive), 4)],
+            Part::Workers => {
+                let base = self.base(Placement::Unpinned, Wait::Adaptive);
+                vec![Setting { load: Load { in_flight: 64, ..base.load }, ..base }]
+            }
+            Part::Connect => vec![fewer(self.base(Placement::Unpinned, Wait::Adaptive), 20)],
+            Part::Fairness => {
+                let base = self.base(self.placements[0], Wait::Adaptive);
+                let at =
+                    |rate| Setting { load: Load { rate: Some(rate), in_flight: 512, ..base.load }, ..base };
+                vec![at(10_000), at(50_000)]
+            }
             Part::Neighbour => {
                 let base = |placement, waiting, neighbour| Setting {
                     neighbour,

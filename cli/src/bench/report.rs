@@ -5,7 +5,9 @@ use std::path::Path;
 use anyhow::Context;
 use serde::Serialize;
 
+use super::goals::Goal;
 use super::row::Row;
+use super::scale::Figure;
 
 /// Everything that was measured, and on what.
 #[derive(Serialize)]
@@ -16,6 +18,8 @@ pub struct Report {
     kernel: String,
     rounds: u32,
     pub rows: Vec<Row>,
+    pub figures: Vec<Figure>,
+    pub goals: Vec<Goal>,
 }
 
 impl Report {
@@ -32,6 +36,8 @@ impl Report {
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             rounds,
             rows: Vec::new(),
+            figures: Vec::new(),
+            goals: Vec::new(),
         }
     }
 

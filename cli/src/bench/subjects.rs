@@ -37,6 +37,39 @@ pub fn trine_with(workers: usize, worker: &str, client: &str) -> Contender {
     own(TRINE, 3, &parties, &ALL)
 }
 
+/// Trine by another name, where it stands beside itself.
+fn named(mut contender: Contender, more: &str) -> Contender {
+    contender.subject.name = format!("{TRINE}, {more}");
+    contender
+}
+
+/// So many sessions that call at the same time.
+pub fn busy() -> Vec<Contender> {
+    let of = |n: usize| named(trine_with(1, "", &format!("--sessions {n}")), &format!("{n} sessions"));
+    [1, 2, 4, 8, 16, 32, 64].map(of).to_vec()
+}
+
+/// So many workers.
+pub fn workers() -> Vec<Contender> {
+    let of = |n: usize| named(trine_with(n, "", "--any-order"), &format!("{n} workers"));
+    [1, 2, 4, 8, 16, 32, 64].map(of).to_vec()
+}
+
+/// Sessions that come and go.
+pub fn connecting() -> Vec<Contender> {
+    let parties = [(Middle, "director"), (Worker, "worker"), (Client, "connect")];
+    vec![own("trine, a session a call", 3, &parties, &ALL).at_most(1)]
+}
+
+/// Uneven calls, given to workers by two policies.
+pub fn policies() -> Vec<Contender> {
+    let of = |policy: &str| {
+        let four = trine_with(4, &format!("--bimodal --policy {policy}"), "--any-order");
+        named(four, policy)
+    };
+    vec![of("jbsq"), of("round-robin")]
+}
+
 /// What nobody on the same path can be faster than.
 pub fn floors() -> Vec<Contender> {
     let line = [(Worker, "line worker"), (Middle, "line relay"), (Client, "line client")];

@@ -16,6 +16,7 @@ use trine::{Client, Route, Until};
 use super::hops::HopTimes;
 use super::lines::line;
 use super::pieces::{Answered, Pieces, monotonic_ns};
+use crate::doctor::Role;
 use crate::exit::{OTHER, say, text};
 use crate::options::{BusOptions, RunOptions};
 use crate::sha256::{Digest, OPERATIONS, SERVICE, hex};
@@ -42,10 +43,10 @@ pub struct ClientOptions {
 
 /// Runs it.
 pub fn run(bus: &BusOptions, options: &ClientOptions) -> anyhow::Result<ExitCode> {
-    options.run.apply()?;
+    options.run.apply(Role::Client)?;
     // Of each file a worker has a piece, and another is being read; and the allocator rounds up.
     let arena = FILES_AT_A_TIME as u64 * 2 * (2 * options.piece + 4096);
-    let chosen = trine::ClientOptions::default().waiting(options.run.waiting.waiting());
+    let chosen = trine::ClientOptions::default().waiting(options.run.waiting());
     let client = bus.bus()?.client(chosen.arenas(arena, trine::ClientOptions::default().reply_arena))?;
     let [hash, piece] = OPERATIONS;
     let (hash, piece) = (client.route(SERVICE, hash)?, client.route(SERVICE, piece)?);

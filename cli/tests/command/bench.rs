@@ -5,13 +5,17 @@ use serde_json::Value;
 
 use crate::scene::Scene;
 
-/// Runs a short one of these parts, and returns the rows of its report.
-fn rows(scene: &Scene, options: &[&str]) -> Vec<Value> {
+/// Runs a short one of these parts, and returns its report.
+fn report(scene: &Scene, options: &[&str]) -> Value {
     let short = ["--calls", "200", "--json", "bench.json"];
     scene.run_well(&[&["bench"], options, &short].concat());
     let report = std::fs::read_to_string(scene.folder().join("bench.json")).unwrap();
-    let report: Value = serde_json::from_str(&report).unwrap();
-    report["rows"].as_array().unwrap().clone()
+    serde_json::from_str(&report).unwrap()
+}
+
+/// The rows of its report.
+fn rows(scene: &Scene, options: &[&str]) -> Vec<Value> {
+    report(scene, options)["rows"].as_array().unwrap().clone()
 }
 
 fn names<'r>(rows: &'r [Value], part: &str) -> Vec<&'r str> {
@@ -59,4 +63,30 @@ fn every_subject_answers_every_load() {
         assert!(names(&rows, "forms").contains(&form), "{form}");
     }
     assert!(names(&rows, "large").contains(&"floor: one process"));
+}
+
+#[test]
+fn goals_are_met_or_missed_or_wait_for_a_rival() {
+    let scene = Scene::new();
+    let few = ["--placement", "one", "--rounds", "1", "--idle-sessions", "20", "--plots", "plots"];
+    let report = report(&scene, &[&["goals", "fairness", "connect", "scale"], &few[..]].concat());
+    let goals = report["goals"].as_array().unwrap();
+    assert!(goals.iter().any(|goal| goal["met"].is_boolean()), "{goals:?}");
+    let rival = |goal: &&Value| goal["what"].as_str().unwrap().contains("zeromq");
+    assert!(
+        goals.iter().filter(rival).all(|goal| goal["figure"].is_null() && goal["met"].is_null()),
+        "{goals:?}"
+    );
+    let rows = report["rows"].as_array().unwrap();
+    assert_eq!(names(rows, "connect"), ["trine, a session a call"]);
+    assert!(
+        names(rows, "fairness").contains(&"trine, jbsq")
+            && names(rows, "fairness").contains(&"trine, round-robin")
+    );
+    let costs = report["figures"].as_array().unwrap().iter();
+    let descriptors =
+        |f: &&Value| f["what"] == "a session costs the director: descriptors" && f["sessions"] == 1;
+    assert!(costs.filter(descriptors).all(|f| f["value"].as_f64() > Some(1.0)), "{report}");
+    let plots = scene.folder().join("plots").read_dir().unwrap();
+    assert!(plots.map(|plot| plot.unwrap().path()).all(|plot| plot.extension().is_some_and(|e| e == "svg")));
 }

@@ -3,6 +3,7 @@
 mod bad_input;
 mod bench;
 mod demo;
+mod doctor;
 mod round_trip;
 mod scene;
 mod stopping;

@@ -1,11 +1,15 @@
 //! Sessions that do nothing: what else is on a bus.
 
 use anyhow::Context;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use trine::{Bus, ClientOptions};
 use trine_measure::{PartyOptions, ready};
 
 /// Opens so many, each with a call behind it, and keeps them until it is ended.
 pub fn run(sessions: usize, options: &PartyOptions) -> anyhow::Result<()> {
+    // As many open files as this user may have: a session takes a few.
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     let bus = Bus::at(&options.folder);
     let open = |_| bus.client(ClientOptions::default());
     let clients: Result<Vec<_>, _> = (0..sessions).map(open).collect();

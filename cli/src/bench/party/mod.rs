@@ -21,6 +21,7 @@ mod sockets;
 mod trine_parties;
 
 pub use rings::INLINE_MAX;
+pub use trine_parties::{OPERATION, SERVICE};
 
 pub use bells::VARIABLE as BELLS;
 
@@ -56,6 +57,8 @@ enum Role {
     Worker(trine_parties::WorkerKind),
     /// Trine's client.
     Client(trine_parties::ClientKind),
+    /// Connects, makes a call, and goes.
+    Connect,
     /// So many sessions that do nothing.
     Idle { sessions: usize },
     /// Burns a CPU.
@@ -75,6 +78,7 @@ pub fn run(command: &PartyCommand) -> anyhow::Result<()> {
         Role::Rings { form, role } => rings::run(form, role, options),
         Role::Worker(kind) => trine_parties::worker(kind, options),
         Role::Client(kind) => trine_parties::client(kind, options),
+        Role::Connect => trine_parties::connect(options),
         Role::Idle { sessions } => idle::run(sessions, options),
         Role::Burn => {
             trine_measure::ready();

@@ -1,6 +1,8 @@
 //! Trine's own client and worker: what is measured.
 
 use std::collections::VecDeque;
+use std::panic::resume_unwind;
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -9,12 +11,12 @@ use trine::{
     Bus, Client, ClientOptions, Pending, Policy, Request, Route, Served, ServiceOptions, Until, WorkerOptions,
 };
 use trine_measure::payload::{self, Check, Way, Words};
-use trine_measure::{Caller, PartyOptions, Wait, ready};
+use trine_measure::{Caller, Measured, PartyOptions, Wait, ready};
 
 /// Name of the service.
-const SERVICE: &str = "bench";
+pub const SERVICE: &str = "bench";
 /// Its operation.
-const OPERATION: &str = "check";
+pub const OPERATION: &str = "check";
 /// What is copied out of shared memory at a time: it stays in the nearest cache.
 const SCRATCH: usize = 4096;
 
@@ -100,10 +102,28 @@ pub struct ClientKind {
     /// Take answers in the order in which they come, not in that of the calls.
     #[arg(long)]
     any_order: bool,
+    /// So many sessions, each with a thread of its own that runs the load.
+    #[arg(long, default_value_t = 1)]
+    sessions: usize,
 }
 
 /// Runs its load.
 pub fn client(kind: ClientKind, options: &PartyOptions) -> anyhow::Result<()> {
+    if kind.sessions == 1 {
+        return session(kind, options, None)?.tell();
+    }
+    // All begin together, when all are there.
+    let there = Barrier::new(kind.sessions);
+    let measured: Vec<anyhow::Result<Measured>> = std::thread::scope(|scope| {
+        let start = || scope.spawn(|| session(kind, options, Some(&there)));
+        let threads: Vec<_> = (0..kind.sessions).map(|_| start()).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    });
+    let measured: anyhow::Result<Vec<Measured>> = measured.into_iter().collect();
+    Measured::of_all(&measured?).tell()
+}
+
+fn session(kind: ClientKind, options: &PartyOptions, there: Option<&Barrier>) -> anyhow::Result<Measured> {
     let slots = (options.load.in_flight as u32).next_power_of_two().max(64);
     let chosen = ClientOptions::default().waiting(waiting(options.waiting)).slots(slots);
     let client = Bus::at(&options.folder).client(chosen)?;
@@ -116,7 +136,30 @@ pub fn client(kind: ClientKind, options: &PartyOptions) -> anyhow::Result<()> {
         open: VecDeque::new(),
         scratch: [0; SCRATCH],
     };
-    options.load.run(&mut caller)?.tell()
+    if let Some(there) = there {
+        there.wait();
+    }
+    options.load.run(&mut caller)
+}
+
+/// A call is all that there is to one: a session, a route, a call, and the end of the session.
+pub fn connect(options: &PartyOptions) -> anyhow::Result<()> {
+    struct Connecting<'a>(&'a PartyOptions, Option<u64>);
+    impl Caller for Connecting<'_> {
+        fn send(&mut self, number: u64) -> anyhow::Result<()> {
+            let client = Bus::at(&self.0.folder).client(ClientOptions::default())?;
+            let route = client.route(SERVICE, OPERATION)?;
+            let mut bytes = [0; 64];
+            payload::fill(&mut bytes, Way::Request, number);
+            let answer = client.call(route, &bytes)?.bytes().to_vec();
+            self.1 = payload::check(&answer, Way::Answer);
+            Ok(())
+        }
+        fn receive(&mut self, _: bool) -> anyhow::Result<Option<u64>> {
+            self.1.take().context("a wrong answer").map(Some)
+        }
+    }
+    options.load.run(&mut Connecting(options, None))?.tell()
 }
 
 struct Calls<'c> {
