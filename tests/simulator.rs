@@ -18,6 +18,7 @@ mod simulator {
     pub mod plan;
     pub mod referee;
     pub mod runner;
+    pub mod scatter;
     pub mod worker;
     pub mod world;
 }
@@ -104,6 +105,35 @@ fn one_call_survives_every_pair_of_kills() {
         director += 1;
     }
     println!("{director} steps of the director; {}", runner.coverage);
+}
+
+/// One scatter, with the same kills as in `one_call`.
+fn one_scatter(runner: &mut Runner, kills: [u32; 4]) -> bool {
+    let mut died = false;
+    for seed in 0..6 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let plan = Plan { scatter: true, ..Plan::one_call(&mut rng, kills) };
+        if let Err(why) = runner.run_plan(plan, rng, number("TRINE_TRACE").is_some()) {
+            panic!("one scatter, kills at {kills:?}, schedule {seed}: {why}");
+        }
+        died |= runner.director_died;
+    }
+    died
+}
+
+#[test]
+fn one_scatter_survives_every_kill_of_every_party() {
+    let mut runner = Runner::default();
+    for at in 1..500 {
+        one_scatter(&mut runner, [0, 0, at, 0]);
+        one_scatter(&mut runner, [0, 0, 0, at]);
+        if one_scatter(&mut runner, [at, 0, 0, 0]) {
+            for successor in (1..100).step_by(3) {
+                one_scatter(&mut runner, [at, successor, 0, 0]);
+            }
+        }
+    }
+    println!("{}", runner.coverage);
 }
 
 /// Runs schedules with a rule switched off until one fails as expected.

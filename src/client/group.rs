@@ -249,7 +249,8 @@ impl<M: Memory> ClientCore<M> {
         let own = s.outcome.status;
         let mut outcome = Outcome::of_reply(s.ticket, record);
         if outcome.status == Status::Cancelled {
-            outcome.status = own; // it was not begun, and for that reason
+            // It was not begun, and for this client's reason.
+            outcome.status = if own == Status::MayHaveRun { Status::NotBegun } else { own };
         }
         let s = &mut self.slots[slot as usize];
         (s.outcome, s.state) = (outcome, State::Ended(Returned::Yes));
@@ -292,10 +293,12 @@ impl<M: Memory> ClientCore<M> {
 
     /// Whether every ticket of a scatter has still no answer: then it can be published again as it was.
     pub(super) fn is_whole(&self, name: u64) -> bool {
-        let open = |name: &u64| {
-            let s = &self.slots[self.slot_of(*name) as usize];
+        let open = |name: u64| {
+            let s = &self.slots[self.slot_of(name) as usize];
             s.state == State::Open && self.replies.stamp(&self.inbox, s.ticket) <= s.ticket
         };
-        self.groups.get(&name).is_some_and(|group| group.names.iter().all(open))
+        // The slot of a ticket that has ended may be another call's by now.
+        let whole = |group: &Group| group.open().count() == group.names.len();
+        self.groups.get(&name).is_some_and(|group| whole(group) && group.open().all(|(_, name)| open(name)))
     }
 }

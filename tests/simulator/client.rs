@@ -4,17 +4,19 @@ use std::rc::Rc;
 
 use trine::Status;
 use trine::client::core::{ClientCore, Effects, Outcome};
+use trine::client::group::{Looked, PartEnd};
 use trine::core::{Party, Turn, block_on};
 use trine::layout::{Place, Request, flag, place};
 
 use crate::simulator::coverage::Seen;
 use crate::simulator::memory::{Cpu, Role, Segment, Sim};
 use crate::simulator::plan::DIRECTOR;
+use crate::simulator::scatter::Scatter;
 use crate::simulator::worker::OPERATIONS;
 use crate::simulator::world::{SimOs, ToDirector, ToPeer};
 
 /// The bell.
-struct Bell<'c>(&'c Cpu<'c>);
+pub struct Bell<'c>(pub &'c Cpu<'c>);
 
 impl Effects for Bell<'_> {
     fn ring_director(&mut self) {
@@ -26,8 +28,10 @@ impl Effects for Bell<'_> {
 enum For {
     /// This call's end.
     One(u64),
-    /// Any call's end.
+    /// Any call's end, or a part's.
     Any,
+    /// The end of a part of this scatter.
+    Part(u64),
     /// A free slot.
     Slot,
     /// All slots back.
@@ -37,23 +41,28 @@ enum For {
 /// What it brought.
 enum Found {
     Ended(u64, Outcome),
+    Part(u64, PartEnd),
+    /// A scatter has no more parts.
+    Done(u64),
     Slot(u32),
     /// All slots are back, or will never be.
     Nothing,
 }
 
-struct Client<'c> {
-    cpu: &'c Cpu<'c>,
+/// A client.
+pub struct Client<'c> {
+    pub cpu: &'c Cpu<'c>,
     /// Which of all sessions this is.
     session: usize,
     /// What the director called it.
     id: u64,
     memory: [Rc<Segment>; 2],
     /// Which operations it has a route to.
-    routes: [bool; OPERATIONS.len()],
-    core: ClientCore<Sim<'c>>,
+    pub routes: [bool; OPERATIONS.len()],
+    pub core: ClientCore<Sim<'c>>,
     /// Open calls: their names, and what the referee calls them.
     calls: Vec<(u64, u64)>,
+    pub scatters: Vec<Scatter>,
     /// Slots whose outcome was looked at, not yet released.
     held: Vec<u32>,
     /// There is a director, as far as it knows.
@@ -62,7 +71,7 @@ struct Client<'c> {
     lost_ns: u64,
     look_at_ns: u64,
     /// A director did not know this session.
-    unknown: bool,
+    pub unknown: bool,
 }
 
 /// A wait, as the shipped loop drives it.
@@ -106,6 +115,7 @@ impl Party for Wait<'_, '_> {
         let client = &self.client;
         let deadline_ns = match self.what {
             For::One(name) => client.core.deadline_ns(name),
+            For::Part(name) => client.core.group_deadline_ns(name),
             _ => client.core.next_deadline_ns(),
         };
         let looks = !client.attached && !client.unknown;
@@ -118,11 +128,11 @@ impl Wait<'_, '_> {
     fn find(&mut self, now_ns: u64) -> Option<Found> {
         let fx = &mut Bell(self.client.cpu);
         let client = &mut *self.client;
-        if !matches!(self.what, For::One(_)) {
+        if !matches!(self.what, For::One(_) | For::Part(_)) {
             client.core.reclaim(now_ns, fx);
         }
         let name = match self.what {
-            For::One(name) => name,
+            For::One(name) | For::Part(name) => name,
             For::Any => client.core.any_ended(now_ns, fx)?,
             For::Slot => {
                 return match client.core.reserve() {
@@ -134,6 +144,13 @@ impl Wait<'_, '_> {
                 return (client.core.is_unused() || client.is_lost()).then_some(Found::Nothing);
             }
         };
+        if client.scatters.iter().any(|s| s.name == name) {
+            return match client.core.look_group(name, now_ns, fx) {
+                Looked::Part(end) => Some(Found::Part(name, end)),
+                Looked::Done => Some(Found::Done(name)),
+                Looked::Open => None,
+            };
+        }
         Some(Found::Ended(name, client.core.look(name, now_ns, fx)?))
     }
 }
@@ -175,6 +192,7 @@ fn run_session(cpu: &Cpu<'_>) -> Option<()> {
         routes: [false; OPERATIONS.len()],
         core,
         calls: Vec::new(),
+        scatters: Vec::new(),
         held: Vec::new(),
         attached: true,
         lost_ns: 0,
@@ -187,7 +205,7 @@ fn run_session(cpu: &Cpu<'_>) -> Option<()> {
         client.act();
     }
     if world.plan.one_call && client.routes[0] {
-        client.submit();
+        if world.plan.scatter { client.scatter() } else { client.submit() }
     }
     if closes_early && client.core.open() > 0 {
         world.saw(Seen::ClosedWithCallsOpen);
@@ -277,12 +295,13 @@ impl<'c> Client<'c> {
     fn act(&mut self) {
         let world = &self.cpu.world;
         match world.below(10) {
-            0..6 => self.submit(),
+            0..5 => self.submit(),
+            5 => self.scatter(),
             6 if !self.calls.is_empty() => {
                 let i = world.below(self.calls.len() as u64) as usize;
                 self.wait(For::One(self.calls[i].0));
             }
-            7 if !self.calls.is_empty() => {
+            7 if !self.calls.is_empty() || !self.scatters.is_empty() => {
                 self.wait(For::Any);
             }
             8 if !self.calls.is_empty() && world.chance(60) => {
@@ -291,6 +310,14 @@ impl<'c> Client<'c> {
                 world.note(self.cpu.party, || format!("gives up call {id}"));
                 world.referee.borrow_mut().given_up(world, id);
                 self.core.cancel(name);
+            }
+            8 if !self.scatters.is_empty() => {
+                let i = world.below(self.scatters.len() as u64) as usize;
+                if world.chance(30) {
+                    self.give_up_scatter(i);
+                } else {
+                    self.wait(For::Part(self.scatters[i].name));
+                }
             }
             _ => self.cpu.pause(),
         }
@@ -308,12 +335,19 @@ impl<'c> Client<'c> {
         self.cpu.world.places[self.cpu.party].waits_for.set(match what {
             For::One(_) => "a call",
             For::Any => "any call",
+            For::Part(_) => "a part",
             For::Slot => "a slot",
             For::Unused => "its slots to come back",
         });
         let (cpu, yields) = (self.cpu, 0);
         match block_on(&mut Wait { client: self, what }, &mut SimOs { cpu, yields }) {
             Found::Ended(name, outcome) => self.ended(name, &outcome),
+            Found::Part(name, end) => self.part_ended(name, &end),
+            Found::Done(name) => {
+                if let Some(at) = self.scatters.iter().position(|s| s.name == name) {
+                    self.scatter_ended(at);
+                }
+            }
             Found::Slot(slot) => return Some(slot),
             Found::Nothing => {}
         }
@@ -345,13 +379,13 @@ impl<'c> Client<'c> {
 
     /// A free slot: at once, or after what would free one. The slot of a call that has ended is free only when its
     /// outcome was looked at.
-    fn slot(&mut self) -> Option<u32> {
+    pub fn slot(&mut self) -> Option<u32> {
         loop {
             if let Some(slot) = self.core.reserve() {
                 return Some(slot);
             }
             self.release_held();
-            if self.calls.is_empty() {
+            if self.calls.is_empty() && self.scatters.is_empty() {
                 return self.wait(For::Slot);
             }
             self.wait(For::Any);
@@ -399,8 +433,12 @@ impl<'c> Client<'c> {
 
     /// Waits for all that is open, and for all slots.
     fn finish(&mut self) {
-        while !self.calls.is_empty() {
-            let what = if self.cpu.world.chance(50) { For::Any } else { For::One(self.calls[0].0) };
+        while !self.calls.is_empty() || !self.scatters.is_empty() {
+            let what = match (self.calls.first(), self.scatters.first()) {
+                (Some(&(name, _)), _) if self.cpu.world.chance(50) => For::One(name),
+                (None, Some(scatter)) if self.cpu.world.chance(50) => For::Part(scatter.name),
+                _ => For::Any,
+            };
             self.wait(what);
         }
         self.release_held();

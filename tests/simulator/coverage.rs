@@ -67,10 +67,14 @@ pub enum Seen {
     GivenUpOnDirector,
     WorkerEnded,
     LedgerKept,
+    Scattered,
+    NoPart,
+    PartNotBegun,
+    TooManyParts,
 }
 
 /// All of them, in order.
-pub const ALL: [Seen; 63] = [
+pub const ALL: [Seen; 67] = [
     Seen::Ok,
     Seen::WorkerError,
     Seen::OneWay,
@@ -134,6 +138,10 @@ pub const ALL: [Seen; 63] = [
     Seen::GivenUpOnDirector,
     Seen::WorkerEnded,
     Seen::LedgerKept,
+    Seen::Scattered,
+    Seen::NoPart,
+    Seen::PartNotBegun,
+    Seen::TooManyParts,
 ];
 
 /// In how many schedules each was met.
@@ -152,9 +160,9 @@ impl Default for Coverage {
 
 impl Coverage {
     /// A schedule has ended.
-    pub fn add(&mut self, seen: u64, steps: u64) {
+    pub fn add(&mut self, seen: u128, steps: u64) {
         for (i, count) in self.counts.iter_mut().enumerate() {
-            *count += seen >> i & 1;
+            *count += (seen >> i & 1) as u64;
         }
         self.schedules += 1;
         self.steps += steps;

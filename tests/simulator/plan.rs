@@ -125,6 +125,8 @@ pub struct Plan {
     pub workers: usize,
     /// A client makes one call, and nothing else.
     pub one_call: bool,
+    /// That one is a scatter.
+    pub scatter: bool,
 }
 
 impl Plan {
@@ -169,6 +171,7 @@ impl Plan {
             clients: CLIENTS.len(),
             workers: FIRST_WORKERS.len(),
             one_call: false,
+            scatter: false,
             mutation,
             store_buffers: mutation == Mutation::NoFullFence || rng.u8(0..4) == 0,
             step_ns: pick(rng, &[1, 20, 500, 5_000]),

@@ -31,6 +31,8 @@ struct Call {
     operation: usize,
     has_route: bool,
     deadline_ns: u64,
+    /// It is a ticket of a scatter.
+    part: bool,
     started: u32,
     /// Whether it may have run, once it has ended.
     ended: Option<bool>,
@@ -69,8 +71,23 @@ impl Referee {
 
     /// A call is about to be submitted; returns what it is called here.
     pub fn submitted(&mut self, operation: usize, has_route: bool, deadline_ns: u64) -> u64 {
-        self.calls.push(Call { operation, has_route, deadline_ns, started: 0, ended: None });
+        self.calls.push(Call { operation, has_route, deadline_ns, part: false, started: 0, ended: None });
         self.calls.len() as u64 - 1
+    }
+
+    /// The same for a ticket of a scatter.
+    pub fn submitted_part(&mut self, operation: usize, has_route: bool, deadline_ns: u64) -> u64 {
+        let id = self.submitted(operation, has_route, deadline_ns);
+        self.calls[id as usize].part = true;
+        id
+    }
+
+    /// A ticket of a scatter was no part: it has not run, and never will.
+    pub fn no_part(&mut self, world: &World, id: u64) {
+        let call = &mut self.calls[id as usize];
+        if call.ended.replace(false).is_some() || call.started > 0 {
+            world.fail(|| format!("call {id} was no part of its scatter, but ran or has ended"));
+        }
     }
 
     /// A worker starts to run a call.
@@ -129,8 +146,11 @@ impl Referee {
             Status::MayHaveRun => Seen::Verdict,
             Status::DeadlineExceeded if outcome.may_have_run => Seen::DeadlineOfClient,
             Status::DeadlineExceeded => Seen::DeadlineUnrun,
-            Status::DirectorGone if outcome.may_have_run => Seen::GivenUpOnDirector,
+            // A part that its worker has not begun, for its client had given it up.
+            Status::DirectorGone if outcome.may_have_run || call.part => Seen::GivenUpOnDirector,
             Status::DirectorGone if world.plan.stops_after.is_some() => Seen::DirectorStopped,
+            Status::NotBegun if call.part => Seen::PartNotBegun,
+            Status::TooManyParts if call.part => Seen::TooManyParts,
             // Nobody is left to try it again with.
             Status::NotBegun if !world.plan.gentle && (world.epoch.get() > 1 || !world.is_up.get()) => return,
             // Nobody else can have given it up, and what was not begun is tried again, unseen.

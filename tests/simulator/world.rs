@@ -174,7 +174,7 @@ pub struct World {
     /// By worker's id.
     pub links: RefCell<BTreeMap<u64, Linked>>,
     pub load: Cell<Load>,
-    pub seen: Cell<u64>,
+    pub seen: Cell<u128>,
     pub failure: RefCell<Option<String>>,
     pub referee: RefCell<Referee>,
     rng: RefCell<fastrand::Rng>,
@@ -237,7 +237,7 @@ impl World {
     }
 
     pub fn saw(&self, what: Seen) {
-        self.seen.set(self.seen.get() | 1 << what as u32);
+        self.seen.set(self.seen.get() | 1u128 << what as u32);
     }
 
     pub fn has_seen(&self, what: Seen) -> bool {
