@@ -106,7 +106,7 @@ impl Bus {
         let (outbox, inbox) = (Words::new(shape.outbox().words), Words::new(shape.inbox().words));
         let (segment, page) = (Words::new(work.work().words), Words::new(work.progress().words));
         let mut shell = Shell::default();
-        let settings = Settings { epoch: 1, waiting_per_route: 64, share_max: 128 };
+        let settings = Settings { epoch: 1, waiting_per_route: 64, share_max: 128, ..Settings::default() };
         let mut director = DirectorCore::<Plain>::new(settings);
         let nobody = Identity::default();
         let w = director.attach_worker(1, nobody, work, 0, segment.clone(), page.clone()).expect("room");

@@ -481,3 +481,27 @@ pub enum Fault {
         why: String,
     },
 }
+
+impl Fault {
+    /// Its kind's name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Fault::Stamp { .. } => "STAMP",
+            Fault::Field { .. } => "FIELD",
+            Fault::Scatter { .. } => "SCATTER",
+            Fault::SlotInUse { .. } => "SLOT_IN_USE",
+            Fault::Message { .. } => "MESSAGE",
+            Fault::Descriptor { .. } => "DESCRIPTOR",
+        }
+    }
+
+    /// What it has in common with others of its cause: its name and what was wrong, without the numbers.
+    pub fn cause(&self) -> String {
+        match self {
+            Fault::Field { field, .. } => format!("{} {field}", self.name()),
+            Fault::Message { why, .. } | Fault::Scatter { why, .. } => format!("{} {why}", self.name()),
+            Fault::Descriptor { what, .. } => format!("{} {what}", self.name()),
+            Fault::Stamp { .. } | Fault::SlotInUse { .. } => self.name().to_owned(),
+        }
+    }
+}

@@ -248,6 +248,8 @@ pub struct ReplyHead {
 pub mod reply_flag {
     /// Words 4 to 7 are time stamps.
     pub const TRACED: u16 = 1;
+    /// With WORKER_DIED: the operation is declared idempotent, so the call may run again.
+    pub const MAY_RERUN: u16 = 1 << 1;
 }
 
 /// Where a reply's payload lies; the worker and the client both ask here.
@@ -489,6 +491,10 @@ pub mod head {
     pub const PID_NAMESPACE: usize = 14;
     /// What the director seals the keys of a scatter with, for this worker: two words, which clients never see.
     pub const SEAL: usize = 16;
+    /// Eight words, a bit for each service (by a hash of its name): the worker may hold an exclusive right there. Bits
+    /// are set before the worker hears of a right, and stay. The data thread writes
+    /// them, when the segment has long been linked.
+    pub const HOLDS: usize = 24;
 }
 
 /// Word offsets in a progress page. Written by its worker only; read by the director.
@@ -510,7 +516,8 @@ const _: () = assert!(size_of::<Record>() == 128);
 const _: () = assert!(PAGE * 8 == 4096);
 const _: () = assert!(REPLY_INLINE_HEAD == (HEAD - 4) * 8 && INLINE_HEAD == (HEAD - 6) * 8);
 const _: () = assert!(INLINE_TAIL == (LINE - HEAD) * 8 && INLINE_TAIL_TRACED == (WORD_TAKEN_NS - HEAD) * 8);
-const _: () = assert!(head::SEAL + 2 <= 2 * LINE);
+const _: () =
+    assert!(head::SEAL + 2 <= head::HOLDS && head::HOLDS + 8 == WORK_CONTROL && WORK_CONTROL == 2 * LINE);
 
 #[cfg(test)]
 mod tests {

@@ -64,6 +64,7 @@ pub use client::handle::{Client, ClientOptions, Route, Ticket};
 pub use client::parts::{Part, Parts};
 pub use director::handle::{Director, DirectorHandle, DirectorOptions, DirectorStopper};
 pub use director::inspect::{Inspection, ServiceInfo, SessionInfo, WorkerInfo};
+pub use director::quota::{Quota, Quotas};
 pub use error::{CallError, Error, Fault, Status};
 pub use identity::Identity;
 pub use resource::{Changes, Key, Policy, Priority, Resource, ServiceOptions, Unheld};

@@ -78,6 +78,12 @@ pub const DEADLINE_DEFAULT_NS: u64 = 30_000_000_000;
 pub const DIRECTOR_GONE_NS: u64 = 5_000_000_000;
 /// After a director's death: how long its sessions and workers may take to come back to the next one.
 pub const WINDOW_NS: u64 = 5_000_000_000;
+/// How long a worker that has something in its hands may show no sign of life (take, answer, or look) before its
+/// calls end by verdict, where its service says nothing.
+pub const STALL_NS: u64 = 30_000_000_000;
+/// Attempts, the first included, of a call whose workers died after they had begun it, where its operation is
+/// declared idempotent.
+pub const RUNS_MAX: u32 = 3;
 /// How often a call that no worker had begun is tried again, unseen, before its caller hears of it.
 pub const TRIES_MAX: u32 = 16;
 

@@ -8,6 +8,7 @@
 //! A name travels as a 64-bit hash that the director makes: see [`Client::key`](crate::Client::key).
 
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 /// One resource of a service: a number, or a name. The number 7 and a name whose hash is 7 are two resources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -211,6 +212,13 @@ pub struct ServiceOptions {
     pub policy: Option<Policy>,
     /// Makes the service's resources exclusive: a call with a key goes to the key's holder alone.
     pub unheld: Option<Unheld>,
+    /// How long a worker that has one of its calls in its hands may show no sign of life, in whole milliseconds; at
+    /// least one, and the longest is for ever. A worker that waits for its next request shows one every second,
+    /// whatever it keeps; one that is stopped, or runs one operation all the time, does not.
+    pub stall: Option<Duration>,
+    /// The names of operations that may run more than once: a call of one whose worker died after it had begun runs
+    /// again at another one, three times in all at most.
+    pub idempotent: Vec<String>,
 }
 
 impl ServiceOptions {
@@ -229,6 +237,33 @@ impl ServiceOptions {
     pub fn policy(mut self, policy: Policy) -> Self {
         self.policy = Some(policy);
         self
+    }
+
+    /// See [`stall`](Self::stall). 30 s where neither the service nor the director says another time.
+    pub fn stall(mut self, after: Duration) -> Self {
+        self.stall = Some(after);
+        self
+    }
+
+    /// Adds operations that may run more than once: see [`idempotent`](Self::idempotent).
+    pub fn idempotent<S: Into<String>>(mut self, operations: impl IntoIterator<Item = S>) -> Self {
+        self.idempotent.extend(operations.into_iter().map(Into::into));
+        self
+    }
+
+    /// The stall limit as it travels: 0 is none, the highest number is for ever.
+    pub(crate) fn stall_ms(&self) -> u32 {
+        let ms = |after: Duration| u32::try_from(after.as_millis()).unwrap_or(u32::MAX).max(1);
+        self.stall.map_or(0, ms)
+    }
+
+    /// The same in nanoseconds.
+    pub(crate) fn stall_ns(&self) -> Option<u64> {
+        match self.stall_ms() {
+            0 => None,
+            u32::MAX => Some(u64::MAX),
+            ms => Some(u64::from(ms) * 1_000_000),
+        }
     }
 
     /// See [`unheld`](Self::unheld).

@@ -488,7 +488,7 @@ impl Bus {
 
 #[test]
 fn a_session_at_fault_is_kept_until_it_is_said_to_be_gone() {
-    let mut bus = Bus::new(Settings { epoch: 1, waiting_per_route: 4, share_max: 1 });
+    let mut bus = Bus::new(Settings { epoch: 1, waiting_per_route: 4, share_max: 1, ..Settings::default() });
     bus.map();
     let (key, ring) = (bus.clients[0].key, SESSION.outbox().ring);
     bus.clients[0].outbox.store(ring, 99);
@@ -514,7 +514,7 @@ proptest! {
         waiting_per_route in 1..6u32,
         share_max in 1..3u64,
     ) {
-        let mut bus = Bus::new(Settings { epoch: 1, waiting_per_route, share_max });
+        let mut bus = Bus::new(Settings { epoch: 1, waiting_per_route, share_max, ..Settings::default() });
         for step in &steps {
             bus.step(step)?;
         }

@@ -149,7 +149,7 @@ const WORK: WorkShape = WorkShape { slots: 8 };
 
 impl World {
     fn new(unheld: Unheld, deaths: bool) -> Self {
-        let settings = Settings { epoch: 1, waiting_per_route: 64, share_max: 4 };
+        let settings = Settings { epoch: 1, waiting_per_route: 64, share_max: 4, ..Settings::default() };
         let mut world = World {
             director: DirectorCore::new(settings),
             shell: Shell::default(),
@@ -375,7 +375,8 @@ fn a_call_is_executed_by_the_holder_of_its_key_alone() {
 /// A director that has inherited two workers, and has been told of a third one that wants key 5.
 fn after_a_restart() -> (World, usize) {
     let mut world = World::new(Unheld::Wait, false);
-    world.director = DirectorCore::new(Settings { epoch: 2, waiting_per_route: 64, share_max: 4 });
+    world.director =
+        DirectorCore::new(Settings { epoch: 2, waiting_per_route: 64, share_max: 4, ..Settings::default() });
     world.shell = Shell::default();
     world.director.inherit(101, &[], false);
     world.director.inherit(102, &[], false);

@@ -21,11 +21,15 @@ Examples:
   trine director                              the default bus
   trine director --bus work -v                a bus of another name, with a log of who comes and goes
   trine director --path /srv/app              a bus in a folder of your own
+  trine director --replace                    a new version takes over while calls go on
   trine director --waiting yield --pin 1      never sleeps: the quickest on a CPU that has time
   trine director --pin auto                   where trine doctor says that it should run")]
 pub struct DirectorOptions {
     #[command(flatten)]
     run: RunOptions,
+    /// Take over from the director that serves the bus, if one does: calls are delayed, and none is lost.
+    #[arg(long)]
+    replace: bool,
     /// Calls of one client that may wait on one operation for a worker; one more ends BUSY, not run.
     #[arg(long, value_name = "CALLS")]
     waiting_per_route: Option<u32>,
@@ -47,7 +51,8 @@ pub fn run(bus: &BusOptions, options: &DirectorOptions) -> anyhow::Result<()> {
         chosen = chosen.share_max(calls);
     }
     let caught = Caught::new()?;
-    let director = Director::new(&bus, chosen)?;
+    let director =
+        if options.replace { Director::replace(&bus, chosen)? } else { Director::new(&bus, chosen)? };
     let stopper = director.stopper();
     caught.then(move || stopper.stop())?;
     // Whoever doesn't read the line wants a director all the same.
@@ -55,7 +60,7 @@ pub fn run(bus: &BusOptions, options: &DirectorOptions) -> anyhow::Result<()> {
     director.run().context("the director stopped")
 }
 
-/// As many open files as this user may have: a session takes six.
+/// As many open files as this user may have: a session takes eight.
 fn room_for_sessions() {
     // What can't be raised stays: then there is room for fewer, and one too many is told so.
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)

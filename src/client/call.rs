@@ -98,7 +98,8 @@ impl<'c> Draft<'c> {
         Ok(Pending::new(self.client, ticket))
     }
 
-    /// Sends a copy of `request`, and forgets it: there is no reply. It runs once at most.
+    /// Sends a copy of `request`, and forgets it: there is no reply. It runs once at most, unless the operation is declared
+    /// idempotent.
     ///
     /// # Errors
     /// As [`submit`](Self::submit).
@@ -116,8 +117,13 @@ impl<'c> Draft<'c> {
     pub fn loan(self, len: usize, until: Until) -> Result<Loan<'c>, CallError> {
         self.client.check_fork().map_err(not_sent)?;
         let mut inner = self.client.inner.borrow_mut();
-        inner.prepare(self.route, until.ns())?;
-        let block = allocate(&mut inner, len, until.ns())?;
+        let block = loop {
+            inner.prepare(self.route, until.ns())?;
+            match allocate(&mut inner, len, until.ns()) {
+                Err(_) if inner.session.is_left() => {}
+                allocated => break allocated?,
+            }
+        };
         let session = inner.session.number;
         Ok(Loan { draft: self, block: Some(block), len, session })
     }
@@ -137,6 +143,7 @@ impl<'c> Draft<'c> {
             inner.prepare(self.route, until.ns())?;
             match self.send(inner, Payload::Bytes(request), Buffers::default(), until) {
                 Err(error) if !inner.session.is_attached() && error.status() != Status::Interrupted => {}
+                Err(_) if inner.session.is_left() => {}
                 sent => return sent,
             }
         }

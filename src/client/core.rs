@@ -4,6 +4,7 @@
 //! reserve ─► submit ─► [request ring] … the worker … [reply slot] ─► look: Ended ─► release
 //!   slot      ticket T = slot + N·generation            stamp T + 1       │
 //!                                          NOT_BEGUN: a new ticket ◄──────┘  same slot, unseen by the caller
+//!                       WORKER_DIED, where the operation is idempotent: the same
 //! ```
 //! A slot whose call its caller gave up is in *quarantine*: somebody may still write there, so slot and buffers come
 //! back only when the stamp is in, and nobody looks at the outcome. Everything the client decides by lies in its
@@ -17,8 +18,10 @@ use crate::core::reply::Replies;
 use crate::core::ring::Publisher;
 use crate::core::{Memory, Read, Write};
 use crate::error::Status;
-use crate::layout::{HEAD, Inbox, LINE, Outbox, Record, ReplyHead, Request, SessionShape, TICKET_BITS, flag};
-use crate::limits::TRIES_MAX;
+use crate::layout::{
+    HEAD, Inbox, LINE, Outbox, Record, ReplyHead, Request, SessionShape, TICKET_BITS, flag, reply_flag,
+};
+use crate::limits::{RUNS_MAX, TRIES_MAX};
 use crate::scatter;
 
 /// What a client's core asks of its shell.
@@ -96,6 +99,8 @@ pub(super) struct Slot {
     /// The ticket of the first attempt: the call's name.
     name: u64,
     pub tries: u32,
+    /// Attempts that may have run, and whose worker died.
+    died: u32,
     /// The name of the scatter that it is a ticket of; 0: of none.
     pub group: u64,
     deadline_ns: u64,
@@ -144,6 +149,7 @@ impl<M: Memory> ClientCore<M> {
             name: 0,
             tries: 0,
             group: 0,
+            died: 0,
             deadline_ns: 0,
             record: [0; LINE],
             position: 0,
@@ -191,6 +197,23 @@ impl<M: Memory> ClientCore<M> {
     /// Slots that wait for a stamp that nobody waits for.
     pub fn quarantined(&self) -> u32 {
         self.quarantined
+    }
+
+    /// Whether there is a free slot.
+    pub fn has_free(&self) -> bool {
+        !self.free.is_empty()
+    }
+
+    /// Whether so much of it waits for stamps that nobody waits for, that a new session would serve better: more than
+    /// half of the slots, or all that are not in use.
+    pub fn is_clogged(&self) -> bool {
+        let much = self.quarantined as usize * 2 > self.slots.len();
+        self.open == 0 && self.quarantined > 0 && (much || self.free.is_empty())
+    }
+
+    /// The director's word about this session: it moves once a second at least, as long as the director does.
+    pub fn directors_sign(&self) -> u64 {
+        self.inbox.load(self.at.polled)
     }
 
     /// Whether no slot is in use by anybody.
@@ -280,8 +303,7 @@ impl<M: Memory> ClientCore<M> {
         debug_assert_eq!(s.state, State::Reserved);
         s.ticket += n;
         s.name = s.ticket;
-        s.tries = 1;
-        s.group = 0;
+        (s.tries, s.died, s.group) = (1, 0, 0);
         s.deadline_ns = request.deadline_ns;
         s.record = *record;
         Request { ticket: s.ticket, ..request }.write(&mut s.record);
@@ -396,13 +418,27 @@ impl<M: Memory> ClientCore<M> {
     fn answered(&mut self, slot: u32, record: Record, fx: &mut impl Effects) {
         let n = self.slots.len() as u64;
         let s = &mut self.slots[slot as usize];
-        let outcome = Outcome::of_reply(s.ticket, record);
-        if outcome.status == Status::NotBegun && s.tries < TRIES_MAX {
+        let mut outcome = Outcome::of_reply(s.ticket, record);
+        let may_rerun = outcome.head().flags & reply_flag::MAY_RERUN != 0;
+        s.died += u32::from(outcome.status == Status::WorkerDied);
+        let again = match outcome.status {
+            Status::NotBegun => true,
+            Status::WorkerDied => may_rerun && s.died < RUNS_MAX,
+            _ => false,
+        };
+        if again && s.tries < TRIES_MAX {
             s.tries += 1;
             s.ticket += n;
             let request = Request { ticket: s.ticket, ..Request::of_client(&s.record) };
             request.write(&mut s.record);
             return self.publish(slot, fx);
+        }
+        if s.died > 0 {
+            // An earlier attempt may have run, whatever has become of this one.
+            outcome.may_have_run = true;
+            if !outcome.status.may_have_run() {
+                outcome.status = Status::WorkerDied;
+            }
         }
         self.end(slot, outcome, Returned::Yes);
     }
@@ -595,6 +631,39 @@ mod tests {
         assert!(core.release(1));
         assert!(core.is_unused() && core.is_used_up());
         assert_eq!(core.reserve(), None);
+    }
+
+    fn died(core: &ClientCore<Mapped>, ticket: u64, flags: u16) {
+        let mut record = [0; LINE];
+        ReplyHead { status: Status::WorkerDied as u16, flags, ..ReplyHead::default() }.write(&mut record);
+        core.replies.publish(&core.inbox, ticket, &record, HEAD);
+    }
+
+    #[test]
+    fn an_idempotent_call_runs_three_times_at_most_and_another_once() {
+        for (flags, runs) in [(reply_flag::MAY_RERUN, RUNS_MAX), (0, 1)] {
+            let mut core = core();
+            let slot = core.reserve().expect("a free slot");
+            let name = submit(&mut core, slot);
+            for run in 0..u64::from(runs) {
+                assert_eq!(core.look(name, 1, &mut NoBell), None, "run {run}");
+                died(&core, name + 2 * run, flags);
+            }
+            let outcome = core.look(name, 1, &mut NoBell).expect("it has ended");
+            assert_eq!((outcome.status, outcome.may_have_run), (Status::WorkerDied, true));
+        }
+    }
+
+    #[test]
+    fn what_may_have_run_once_is_not_said_not_to_have_run() {
+        let mut core = core();
+        let slot = core.reserve().expect("a free slot");
+        let name = submit(&mut core, slot);
+        died(&core, name, reply_flag::MAY_RERUN);
+        assert_eq!(core.look(name, 1, &mut NoBell), None);
+        answer(&core, name + 2, Status::NoWorker);
+        let outcome = core.look(name, 1, &mut NoBell).expect("it has ended");
+        assert_eq!((outcome.status, outcome.may_have_run), (Status::WorkerDied, true));
     }
 
     #[test]

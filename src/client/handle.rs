@@ -27,6 +27,9 @@ const CHECK_NS: u64 = 1_000_000;
 /// How long `close` waits for one-way calls to be taken over by their workers.
 const CLOSE_NS: u64 = 1_000_000_000;
 
+/// How long a session's slots may be held by workers that don't answer, before it is left for a new one.
+const CLOGGED_NS: u64 = 1_000_000_000;
+
 /// Longest pause between two questions whether a service is back.
 const PAUSE_MAX: Duration = Duration::from_millis(20);
 
@@ -391,9 +394,14 @@ impl Inner {
         if !self.session.is_attached() {
             self.attach(until_ns)?;
         }
-        if self.session.core.is_used_up() && self.session.core.open() == 0 {
-            self.session.leave();
+        let is_used_up = self.session.core.is_used_up() && self.session.core.open() == 0;
+        if is_used_up || self.session.is_left() {
             self.begin_anew()?;
+        }
+        if self.session.core.is_clogged() {
+            self.leave_clogged(until_ns)?;
+        } else {
+            self.session.clogged_ns = 0;
         }
         if self.session.open_routes.get(route.0 as usize) == Some(&true) {
             return Ok(());
@@ -461,9 +469,33 @@ impl Inner {
         let session = Session::attach(&self.bus, self.shape, number, gone_after_ns, &self.waiter);
         let session = session.map_err(not_sent)?;
         self.waiter.remove(self.session.doorbell());
-        let old = std::mem::replace(&mut self.session, session);
+        let mut old = std::mem::replace(&mut self.session, session);
+        old.leave();
         self.old.push(old);
         self.old.retain(Session::is_in_use);
+        Ok(())
+    }
+
+    /// A session most of whose slots are held by workers that don't answer is left for a new one, when it has been so
+    /// for a while: they may be about to answer. What there is still room for goes on meanwhile.
+    fn leave_clogged(&mut self, until_ns: u64) -> Result<(), CallError> {
+        let now_ns = now_ns();
+        if self.session.clogged_ns == 0 {
+            self.session.clogged_ns = now_ns;
+        }
+        let leave_ns = self.session.clogged_ns + CLOGGED_NS;
+        self.look_until(About::All, until_ns.min(leave_ns), |session, now_ns| {
+            session.reclaim(now_ns);
+            session.core.has_free().then_some(())
+        });
+        let is_over = crate::waiting::now_ns() >= leave_ns;
+        if is_over && self.session.core.is_clogged() {
+            // Without a new one, what is left of this one has to do.
+            match self.begin_anew() {
+                Err(error) if !self.session.core.has_free() => return Err(error),
+                _ => {}
+            }
+        }
         Ok(())
     }
 
@@ -496,6 +528,7 @@ impl Inner {
         let all = match self.make_room(until_ns, take) {
             Ok(taken) => return Ok(taken),
             Err(Shortage::Held) => "all slots are held by replies that have not been dropped",
+            Err(Shortage::Clogged) => "all slots are held by workers that don't answer",
             Err(Shortage::Now) => "all slots are in use",
             Err(Shortage::Lost) => return Err(lost()),
             Err(Shortage::Interrupted) => return Err(not_sent(Error::Interrupted)),
@@ -515,6 +548,7 @@ impl Inner {
         let full = match self.make_room(until_ns, take) {
             Ok(taken) => return Ok(taken),
             Err(Shortage::Held) => "the arena is full of what this program holds",
+            Err(Shortage::Clogged) => "the arena is full of what workers hold that don't answer",
             Err(Shortage::Now) => "the arena is full",
             Err(Shortage::Lost) => return Err(lost()),
             Err(Shortage::Interrupted) => return Err(not_sent(Error::Interrupted)),
@@ -529,6 +563,7 @@ impl Inner {
         until_ns: u64,
         mut take: impl FnMut(&mut Session) -> Option<T>,
     ) -> Result<T, Shortage> {
+        let clogged_ns = now_ns() + CLOGGED_NS;
         let taken = self.look_until(About::All, until_ns, |session, now_ns| {
             session.reclaim(now_ns);
             loop {
@@ -539,8 +574,14 @@ impl Inner {
                     break;
                 }
             }
-            let idle = session.core.open() == 0 && session.core.quarantined() == 0;
-            idle.then_some(Err(Shortage::Held))
+            match (session.core.open(), session.core.quarantined()) {
+                (0, 0) => Some(Err(Shortage::Held)),
+                (0, _) if now_ns >= clogged_ns => {
+                    session.is_spent = true;
+                    Some(Err(Shortage::Clogged))
+                }
+                _ => None,
+            }
         });
         match taken {
             Some(taken) => taken,
@@ -797,6 +838,8 @@ enum Shortage {
     Now,
     /// The program itself holds everything, so there never will be.
     Held,
+    /// Workers that don't answer hold it: the next call goes to a new session.
+    Clogged,
     /// The director went away, and nothing comes back any more.
     Lost,
     /// A signal ended the wait for it.

@@ -29,6 +29,12 @@ const BACK_NS: u64 = 250_000_000;
 const DEMAND_NS: u64 = 2_000_000_000;
 /// How often a session without a director looks for one.
 const LOOK_NS: u64 = 5_000_000;
+/// The same, where one can be connected to that doesn't answer.
+const LOOK_AT_SILENT_NS: u64 = 1_000_000_000;
+/// A director shows a sign of life every second: it is not taken for stopped before it has missed a few.
+const SILENT_MIN_NS: u64 = 3_000_000_000;
+/// Who looks less often than this can't tell a silence from his own absence.
+const ABSENT_NS: u64 = 2_000_000_000;
 
 /// A route as the program sees it: its number is its place in the client's list.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -63,6 +69,26 @@ impl Effects for Bells {
     }
 }
 
+/// How long a word has not moved under somebody's eyes.
+#[derive(Default)]
+struct Silence {
+    word: u64,
+    since_ns: u64,
+    looked_ns: u64,
+}
+
+impl Silence {
+    /// Looks at the word. Whoever has been away begins anew: he may have been stopped himself.
+    fn lasts_ns(&mut self, word: u64, now_ns: u64) -> u64 {
+        let was_away = now_ns.saturating_sub(self.looked_ns) > ABSENT_NS;
+        if word != self.word || was_away {
+            (self.word, self.since_ns) = (word, now_ns);
+        }
+        self.looked_ns = now_ns;
+        now_ns.saturating_sub(self.since_ns)
+    }
+}
+
 /// A session that is, or was, attached.
 pub struct Session {
     /// Which of the handle's sessions: tickets carry it.
@@ -90,6 +116,11 @@ pub struct Session {
     gone_after_ns: u64,
     /// A director did not know this session: it never will be attached again.
     unknown: bool,
+    silence: Silence,
+    /// Since when it has been clogged; 0: it is not.
+    pub clogged_ns: u64,
+    /// Its arena is full of what workers that don't answer may still read or write: the next call goes to a new one.
+    pub is_spent: bool,
     own: Doorbell,
     /// `None` while there is no director.
     channel: Option<Channel>,
@@ -173,6 +204,9 @@ impl Session {
             look_at_ns: 0,
             gone_after_ns,
             unknown: false,
+            silence: Silence::default(),
+            clogged_ns: 0,
+            is_spent: false,
             channel: Some(channel),
             arrived: false,
             core,
@@ -225,7 +259,12 @@ impl Session {
 
     fn ask_for_director(&mut self, now_ns: u64, routes: &[RouteName], within_ns: u64) {
         self.look_at_ns = now_ns + LOOK_NS;
-        match self.come_back(routes, within_ns) {
+        let came_back = self.come_back(routes, within_ns);
+        let later_ns = crate::waiting::now_ns();
+        if later_ns >= now_ns + within_ns {
+            self.look_at_ns = later_ns + LOOK_AT_SILENT_NS;
+        }
+        match came_back {
             Ok(channel) => (self.channel, self.lost_ns, self.arrived) = (Some(channel), 0, true),
             Err(Error::Refused { status: Status::MayHaveRun, .. }) => {
                 self.unknown = true;
@@ -289,8 +328,24 @@ impl Session {
         }
     }
 
-    /// Looks whether the director is still there. One system call.
+    /// Looks whether the director is still there. One system call. One that is there but shows no sign of life,
+    /// while calls are open, is given up like one that is gone.
     pub fn check_director(&mut self) {
+        self.look_at_socket();
+        if self.channel.is_none() || self.core.open() == 0 {
+            return self.silence = Silence::default();
+        }
+        let now_ns = now_ns();
+        let silent_ns = self.silence.lasts_ns(self.core.directors_sign(), now_ns);
+        if silent_ns >= self.gone_after_ns.max(SILENT_MIN_NS) {
+            tracing::warn!(session = self.id, "the director shows no sign of life: leaving it");
+            (self.channel, self.lost_ns) = (None, now_ns - silent_ns);
+            self.look_at_ns = now_ns + LOOK_AT_SILENT_NS;
+            self.core.abandon(Status::DirectorGone, &mut self.bells);
+        }
+    }
+
+    fn look_at_socket(&mut self) {
         let Some(channel) = &self.channel else { return };
         loop {
             match channel.receive_message::<FromDirector>() {
@@ -413,6 +468,11 @@ impl Session {
         (self.unknown, self.channel) = (true, None);
     }
 
+    /// Whether the next call goes to a new session.
+    pub fn is_left(&self) -> bool {
+        self.is_spent && self.core.open() == 0
+    }
+
     /// Whether anybody still needs this session.
     pub fn is_in_use(&self) -> bool {
         !self.unknown || !self.stash.is_empty() || !self.core.is_settled()
@@ -422,6 +482,17 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_silence_is_what_was_watched() {
+        let second = 1_000_000_000;
+        let mut silence = Silence::default();
+        let mut look = |word, at| silence.lasts_ns(word, at * second);
+        assert_eq!([look(1, 10), look(1, 11), look(1, 12), look(1, 13)].map(|ns| ns / second), [0, 1, 2, 3]);
+        assert_eq!(look(3, 14), 0, "it moved");
+        assert_eq!(look(3, 15), second);
+        assert_eq!(look(3, 30), 0, "nobody looked");
+    }
 
     #[test]
     fn a_late_answer_is_not_taken_for_the_next_questions() {

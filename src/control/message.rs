@@ -18,6 +18,7 @@
 //!   │                            │ Draining ────────────────► │   it is to serve its ring and leave
 //!   │                            │ ◄──────────────────── Leave │   it takes no more
 //!   │                            │ Left ────────────────────► │
+//! the next director: Replace ──► the director ── HandOver +1 ──► the next director
 //! ```
 //! A first message that can't be read is answered with Refused, so that a mismatch of versions can always be told:
 //! the header and the bodies of Hello, Welcome and Refused, the roles, and the number of PROTOCOL_MISMATCH, are the
@@ -25,6 +26,7 @@
 //! of the two directions do not overlap, so a message that goes the wrong way is unknown there.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use super::name::Name;
 use super::wire::{self, MAGIC, Reader, Writer};
@@ -173,6 +175,8 @@ pub(crate) enum ToDirector {
         /// Its id; 0 is the sender.
         worker: u64,
     },
+    /// Another director takes over; answered by HandOver.
+    Replace,
 }
 
 /// What a director says.
@@ -339,6 +343,8 @@ pub(crate) enum FromDirector {
         /// The position behind its last record.
         before: u64,
     },
+    /// Answers Replace; with the socket at which the bus is met. The bus is free once its lock is.
+    HandOver,
     /// The last row: what the director has counted.
     InspectEnd {
         /// Calls given to workers.
@@ -369,6 +375,7 @@ mod kind {
     pub const CHANGE: u32 = 34;
     pub const YIELDED: u32 = 35;
     pub const DRAIN: u32 = 36;
+    pub const REPLACE: u32 = 64;
 
     pub const WELCOME: u32 = 129;
     pub const REFUSED: u32 = 130;
@@ -388,6 +395,7 @@ mod kind {
     pub const GRANTED: u32 = 161;
     pub const RECALLED: u32 = 162;
     pub const DRAINING: u32 = 163;
+    pub const HAND_OVER: u32 = 192;
 }
 
 impl Message for ToDirector {
@@ -409,6 +417,7 @@ impl Message for ToDirector {
             ToDirector::Change { .. } => kind::CHANGE,
             ToDirector::Yielded { .. } => kind::YIELDED,
             ToDirector::Drain { .. } => kind::DRAIN,
+            ToDirector::Replace => kind::REPLACE,
         }
     }
 
@@ -445,7 +454,7 @@ impl Message for ToDirector {
             }
             &ToDirector::SessionUnmapped { index } => w.body(&wire::SessionIndex { index, reserved: [0; 3] }),
             &ToDirector::Leave { taken } => w.body(&wire::Leave { taken }),
-            ToDirector::Inspect | ToDirector::Republished => w,
+            ToDirector::Inspect | ToDirector::Republished | ToDirector::Replace => w,
             ToDirector::NameKey { name } => w.name(name),
             ToDirector::Register { service, first, operations, options } => w
                 .body(&wire::Register {
@@ -454,7 +463,8 @@ impl Message for ToDirector {
                     policy: options.policy.map_or(0, |policy| policy as u16),
                     unheld: options.unheld.map_or(0, |unheld| unheld as u16),
                     resources: options.resources.len() as u32,
-                    reserved: 0,
+                    stall_ms: options.stall_ms(),
+                    idempotent: idempotent_mask(operations, &options.idempotent),
                 })
                 .name(service)
                 .names(operations)
@@ -524,7 +534,8 @@ impl Message for ToDirector {
             kind::REPUBLISHED => ToDirector::Republished,
             kind::NAME_KEY => ToDirector::NameKey { name: r.name()? },
             kind::REGISTER => {
-                let wire::Register { first, operations, policy, unheld, resources, .. } = r.body()?;
+                let wire::Register { first, operations, policy, unheld, resources, stall_ms, idempotent } =
+                    r.body()?;
                 if first.checked_add(operations).is_none() {
                     return Err(r.fault("its operations have numbers that are too large"));
                 }
@@ -532,7 +543,15 @@ impl Message for ToDirector {
                 let (policy, unheld) = (Policy::from_number(policy), Unheld::from_number(unheld));
                 let (service, operations) = (r.name()?, r.names(operations)?);
                 let resources = r.items(resources)?.into_iter().map(|(_, resource)| resource).collect();
-                let options = ServiceOptions { resources, policy, unheld };
+                let stall = match stall_ms {
+                    0 => None,
+                    u32::MAX => Some(Duration::MAX),
+                    ms => Some(Duration::from_millis(ms.into())),
+                };
+                let marked = |i: usize| i < 64 && idempotent >> i & 1 == 1;
+                let marked = operations.iter().enumerate().filter(|&(i, _)| marked(i));
+                let idempotent = marked.map(|(_, name)| name.as_str().to_owned()).collect();
+                let options = ServiceOptions { resources, policy, unheld, stall, idempotent };
                 ToDirector::Register { service, first, operations, options }
             }
             kind::CHANGE => {
@@ -550,6 +569,7 @@ impl Message for ToDirector {
                 let wire::Drain { worker } = r.body()?;
                 ToDirector::Drain { worker }
             }
+            kind::REPLACE => ToDirector::Replace,
             _ => return Err(r.fault("no such message goes to a director")),
         };
         r.end(message)
@@ -577,12 +597,13 @@ impl Message for FromDirector {
             FromDirector::Granted { .. } => kind::GRANTED,
             FromDirector::Recalled { .. } => kind::RECALLED,
             FromDirector::Draining { .. } => kind::DRAINING,
+            FromDirector::HandOver => kind::HAND_OVER,
         }
     }
 
     fn descriptors(kind: u32) -> usize {
         match kind {
-            kind::SESSION_OPENED => 1,
+            kind::SESSION_OPENED | kind::HAND_OVER => 1,
             kind::WORKER_OPENED => 2,
             kind::MAP_SESSION => 3,
             _ => 0,
@@ -615,7 +636,7 @@ impl Message for FromDirector {
                 w.body(&wire::MapSession { index, reserved, session, shape, uid, gid, pid, reserved_2 })
             }
             &FromDirector::UnmapSession { index } => w.body(&wire::SessionIndex { index, reserved: [0; 3] }),
-            FromDirector::Left | FromDirector::Closing => w,
+            FromDirector::Left | FromDirector::Closing | FromDirector::HandOver => w,
             FromDirector::ServiceRow { service, operations, workers, waiting } => w
                 .body(&wire::ServiceRow {
                     waiting: *waiting,
@@ -688,6 +709,7 @@ impl Message for FromDirector {
                 FromDirector::UnmapSession { index }
             }
             kind::LEFT => FromDirector::Left,
+            kind::HAND_OVER => FromDirector::HandOver,
             kind::CLOSING => FromDirector::Closing,
             kind::SERVICE_ROW => {
                 let b: wire::ServiceRow = r.body()?;
@@ -732,6 +754,15 @@ impl Message for FromDirector {
         r.end(message)
     }
 }
+
+/// Which of the operations are among the idempotent ones: bit i for the i-th.
+fn idempotent_mask(operations: &[Name], idempotent: &[String]) -> u64 {
+    let is_one = |name: &Name| idempotent.iter().any(|one| one == name.as_str());
+    let marked = operations.iter().enumerate().filter(|(_, name)| is_one(name));
+    marked.fold(0, |mask, (i, _)| mask | 1 << (i & 63))
+}
+
+const _: () = assert!(crate::limits::OPERATIONS_MAX <= 64, "a bit for each operation");
 
 /// A name that is there twice: its worker would count as two that provide it.
 pub(crate) fn twin(names: &[Name]) -> Option<&Name> {

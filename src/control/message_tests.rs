@@ -48,11 +48,28 @@ fn resource() -> impl Strategy<Value = Resource> {
 
 fn options() -> impl Strategy<Value = ServiceOptions> {
     let resources = proptest::collection::vec(resource(), 0..=limits::RESOURCES_PER_CHANGE);
-    (resources, 0..=4u16, 0..=3u16).prop_map(|(resources, policy, unheld)| ServiceOptions {
+    let stall = proptest::option::of(1..u32::MAX)
+        .prop_map(|ms| ms.map(|ms| std::time::Duration::from_millis(ms.into())));
+    (resources, 0..=4u16, 0..=3u16, stall).prop_map(|(resources, policy, unheld, stall)| ServiceOptions {
+        stall,
+        idempotent: Vec::new(),
         resources,
         policy: Policy::from_number(policy),
         unheld: Unheld::from_number(unheld),
     })
+}
+
+#[test]
+fn a_registration_says_what_may_run_again() {
+    let name = |name| Name::new("name", name).unwrap();
+    let operations = vec![name("get"), name("put"), name("list")];
+    let options = ServiceOptions::default().idempotent(["list", "get"]).stall(std::time::Duration::MAX);
+    let sent = ToDirector::Register { service: name("store"), first: 3, operations, options };
+    let mut bytes = Vec::new();
+    sent.encode(&mut bytes);
+    let Ok(ToDirector::Register { options, .. }) = ToDirector::decode(&bytes) else { panic!("not as sent") };
+    assert_eq!(options.idempotent, ["get", "list"]);
+    assert_eq!(options.stall_ns(), Some(u64::MAX));
 }
 
 fn changes() -> impl Strategy<Value = Vec<(Action, Resource)>> {

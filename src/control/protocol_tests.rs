@@ -169,6 +169,7 @@ fn messages() {
             (kind::CHANGE, "Change", body::<wire::Change>()),
             (kind::YIELDED, "Yielded", none()),
             (kind::DRAIN, "Drain", body::<wire::Drain>()),
+            (kind::REPLACE, "Replace", none()),
         ],
     );
     compare_messages::<FromDirector>(
@@ -192,6 +193,7 @@ fn messages() {
             (kind::GRANTED, "Granted", body::<wire::Right>()),
             (kind::RECALLED, "Recalled", body::<wire::Right>()),
             (kind::DRAINING, "Draining", body::<wire::Right>()),
+            (kind::HAND_OVER, "HandOver", none()),
         ],
     );
 }
@@ -311,6 +313,7 @@ fn head_of_a_work_segment() {
         head::BOOT,
         head::PID_NAMESPACE,
         head::SEAL,
+        head::HOLDS,
     ];
     matched(&table("Head of a work segment"), 0, words.map(|word| (word.to_string(), ())).into());
 }
@@ -594,6 +597,8 @@ fn limits_are_all_there() {
         DEADLINE_DEFAULT_NS,
         DIRECTOR_GONE_NS,
         WINDOW_NS,
+        STALL_NS,
+        RUNS_MAX,
         TRIES_MAX,
     ];
     let names: Vec<&str> = code.iter().map(|c| c.0).collect();
@@ -610,6 +615,10 @@ fn times() {
         include_str!("../director/core.rs"),
         include_str!("../director/session.rs"),
         include_str!("../director/held.rs"),
+        include_str!("../director/watch.rs"),
+        include_str!("../director/worker.rs"),
+        include_str!("../client/session.rs"),
+        include_str!("../worker/core.rs"),
         include_str!("../director/table/mod.rs"),
     ];
     for row in table("Times and other choices of the code") {

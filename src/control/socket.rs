@@ -265,6 +265,13 @@ impl Listener {
     }
 }
 
+impl From<OwnedFd> for Listener {
+    /// A socket that listens already.
+    fn from(socket: OwnedFd) -> Listener {
+        Listener { socket }
+    }
+}
+
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()

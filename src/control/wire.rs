@@ -97,7 +97,10 @@ bodies! {
     /// 3 = a range, 4 = share `first` of `last`.
     Item, 24 { action: u16, kind: u16, reserved: u32, first: u64, last: u64 }
     /// Names follow, the service and `operations` of them, and then the items of `resources`.
-    Register, 16 { first: u16, operations: u16, policy: u16, unheld: u16, resources: u32, reserved: u32 }
+    /// Bit i of `idempotent` is the i-th operation's; `stall_ms` 0 is the director's own, the highest number for ever.
+    Register, 24 {
+        first: u16, operations: u16, policy: u16, unheld: u16, resources: u32, stall_ms: u32, idempotent: u64,
+    }
     /// The service's name follows, and `count` items.
     Change, 8 { count: u32, reserved: u32 }
     Drain, 8 { worker: u64 }

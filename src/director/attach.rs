@@ -7,12 +7,13 @@
 //! published before the death counts, and none can come after it.
 
 use super::core::{DirectorCore, Effects, Peer, ask_to_map};
+use super::quota::{Charge, Counted};
 use super::session::{Mapping, Session};
 use super::worker::{Standing, Worker};
 use crate::core::Memory;
 use crate::error::Status;
 use crate::identity::Identity;
-use crate::layout::{SessionShape, WorkShape};
+use crate::layout::{SessionShape, WorkShape, reply_flag};
 use crate::limits;
 use crate::resource::ServiceOptions;
 
@@ -57,12 +58,22 @@ impl<M: Memory> DirectorCore<M> {
             let same = self.table.leads_to(route.operation, service, operation);
             return if same { Status::Ok } else { Status::Fault };
         }
+        let charge = Charge::new(session.identity.uid, session.identity.pid).and(Counted::Routes, 1);
+        if session.republishing {
+            self.accounts.charge_anyway(&charge);
+        } else if let Err(exceeded) = self.accounts.charge(&charge) {
+            self.exceeded = Some(exceeded);
+            return Status::Busy;
+        }
         let found = self.table.open_route(service, operation);
         let operation = match found {
             Ok(operation) => operation,
             // Its workers may not have come back yet: what is called meanwhile waits for them.
             Err(_) if session.republishing => self.table.expect_route(service, operation),
-            Err(status) => return status,
+            Err(status) => {
+                self.accounts.refund(&charge);
+                return status;
+            }
         };
         session.set_route(number, operation);
         for provider in &self.table.operation(operation).providers {
@@ -85,7 +96,9 @@ impl<M: Memory> DirectorCore<M> {
             self.drop_waiting(key, slot);
         }
         self.scatters.forget_session(key);
+        let Identity { uid, pid, .. } = self.sessions[key].identity;
         for route in std::mem::take(&mut self.sessions[key].routes).into_iter().flatten() {
+            self.accounts.refund(&Charge::new(uid, pid).and(Counted::Routes, 1));
             for turns in &mut self.table.operation_mut(route.operation).turns {
                 turns.retain(|&(k, _)| k != key);
             }
@@ -147,6 +160,9 @@ impl<M: Memory> DirectorCore<M> {
         self.held.wake_all();
         match self.table.provide_with(worker, service, first, operations, options) {
             Ok(()) => {
+                let stall_ns = options.stall_ns().unwrap_or(self.settings.stall_ns);
+                self.workers[worker].set_stall(service, Some(stall_ns));
+                self.withhold_new_service(service);
                 self.news = true;
                 Status::Ok
             }
@@ -156,6 +172,9 @@ impl<M: Memory> DirectorCore<M> {
 
     /// A worker provides a service no more. What stands in its ring is served; what waits goes to others, or ends.
     pub fn withdraw(&mut self, worker: usize, service: &str) -> Status {
+        if let Some(worker) = self.workers.get_mut(worker) {
+            worker.set_stall(service, None);
+        }
         if self.table.withdraw(worker, service) { Status::Ok } else { Status::NoSuchService }
     }
 
@@ -226,7 +245,8 @@ impl<M: Memory> DirectorCore<M> {
         for flight in flights {
             let begun = flight.position < taken;
             let status = if begun { Status::WorkerDied } else { Status::NotBegun };
-            self.end_dead(flight.session, flight.ticket, status, fx);
+            let flags = if flight.idempotent { reply_flag::MAY_RERUN } else { 0 };
+            self.end_dead(flight.session, flight.ticket, (status, flags), fx);
         }
         // Its calls have ended: only now may another hold what it held.
         self.table.rights.remove_worker(key);

@@ -16,6 +16,8 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use super::earlier::{self, Estate, Inheritance, Life};
 use super::link::{Connection, Inherited, InheritedLedger, Link, NewSession, NewWorker, ToControl, ToData};
 use super::names::{Names, hash_of};
+use super::quota::{Accounts, CONNECTION_DESCRIPTORS, Charge, Counted, Quotas};
+use super::quota::{SESSION_DESCRIPTORS, WORKER_DESCRIPTORS};
 use super::recovery::{self, CarriedOver};
 use crate::control::folder::{Credentials, RuntimeFolder};
 use crate::control::message::{FromDirector, Role, ToDirector};
@@ -82,6 +84,8 @@ struct Peer {
     stage: Stage,
     /// The data thread knows it, and will say when to forget it.
     attached: bool,
+    /// What its user and process are charged for it.
+    charges: Vec<Charge>,
     unsent: VecDeque<(FromDirector, Vec<OwnedFd>)>,
     /// Its socket had no room: it is watched for some, and for nothing else.
     blocked: bool,
@@ -127,6 +131,8 @@ pub struct Control {
     until_ns: u64,
     /// `None` once the director stops.
     listener: Option<Listener>,
+    /// It has been given to another director.
+    is_replaced: bool,
     /// No descriptor was left for a new connection.
     exhausted: bool,
     epoll: Epoll,
@@ -135,6 +141,8 @@ pub struct Control {
     silent: VecDeque<Silent>,
     /// Keys that are names.
     names: Names,
+    /// Who has how much.
+    accounts: Accounts,
     next_connection: Connection,
     next_session: u64,
     last_worker: u32,
@@ -147,7 +155,14 @@ impl Control {
     /// Takes the bus: sweeps what a killed director left, and listens.
     ///
     /// Returns what there is to settle, too: `window_ns` is how long those who were attached may take to come back.
-    pub fn new(link: Arc<Link>, folder: RuntimeFolder, window_ns: u64) -> Result<(Self, Inherited), Error> {
+    /// `listener` is the earlier director's, where that one has handed it over.
+    pub fn new(
+        link: Arc<Link>,
+        folder: RuntimeFolder,
+        window_ns: u64,
+        listener: Option<Listener>,
+        quotas: Quotas,
+    ) -> Result<(Self, Inherited), Error> {
         let mut estate = earlier::find(&folder.stale_links()?, folder.bus_id(), &segment_prefix(&folder))?;
         // The first director of a bus has nobody to wait for.
         let until_ns = if folder.epoch() > 1 { now_ns() + window_ns } else { 0 };
@@ -158,12 +173,13 @@ impl Control {
                 Life::Dead => (true, None),
                 Life::Unknown => (false, None),
             };
-            InheritedLedger { worker: ledger.worker, entries: ledger.entries.clone(), is_dead, pidfd }
+            let (worker, holds) = (ledger.worker, ledger.holds);
+            InheritedLedger { worker, entries: ledger.entries.clone(), holds, is_dead, pidfd }
         });
         let inherited =
             Inherited { ledgers: ledgers.collect(), is_incomplete: !estate.unreadable.is_empty(), until_ns };
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(Error::system("making an epoll"))?;
-        let listener = folder.bind()?;
+        let listener = listener.map_or_else(|| folder.bind(), Ok)?;
         watch(&epoll, &listener, EpollFlags::EPOLLIN, LISTENER)?;
         watch(&epoll, link.to_control.bell(), EpollFlags::EPOLLIN | EpollFlags::EPOLLET, QUEUE)?;
         let control = Control {
@@ -172,6 +188,7 @@ impl Control {
             until_ns,
             credentials: folder.credentials(),
             listener: Some(listener),
+            is_replaced: false,
             exhausted: false,
             peers: HashMap::new(),
             silent: VecDeque::new(),
@@ -183,6 +200,7 @@ impl Control {
             last_worker: (folder.epoch() << 16) as u32,
             boot: boot_id()?,
             pid_namespace: pid_namespace_inode()?,
+            accounts: Accounts::new(quotas, nix::unistd::geteuid().as_raw()),
             uid: nix::unistd::geteuid().as_raw(),
             epoll,
             link,
@@ -211,7 +229,7 @@ impl Control {
             self.close_silent();
             while let Some(message) = self.link.to_control.pop() {
                 if matches!(message, ToControl::Finished) {
-                    return self.finish();
+                    return if self.is_replaced { self.hand_over() } else { self.finish() };
                 }
                 self.obey(message);
             }
@@ -276,6 +294,34 @@ impl Control {
         self.folder.clean()
     }
 
+    /// Another director asks for the bus. It gets the socket at once; then this one ends as if it were killed, but
+    /// between two turns.
+    fn replace(&mut self, from: Connection) -> Result<(), Trouble> {
+        let Some(peer) = self.peers.get(&from) else { return Ok(()) };
+        let uid = peer.process.identity.uid;
+        if uid != self.uid && uid != 0 {
+            let message = format!("this director is uid {}'s, and you are uid {uid}", self.uid);
+            return Err(Trouble::Refused(Status::PermissionDenied, message));
+        }
+        let (Some(listener), Some(channel)) = (&self.listener, &peer.channel) else {
+            return Err(Trouble::Refused(Status::Busy, "this director stops already".into()));
+        };
+        let sent = channel.send_message(&FromDirector::HandOver, &[listener.as_fd()]);
+        sent.map_err(Error::io("handing the socket over"))?;
+        tracing::info!(pid = peer.process.identity.pid, "replaced by another director");
+        let _ = self.epoll.delete(listener);
+        (self.listener, self.is_replaced, self.exhausted) = (None, true, false);
+        self.pass_on(ToData::HandOver)
+    }
+
+    /// Leaves the bus to the next director. The data thread has ended, so nobody stores any more; the lock goes last.
+    fn hand_over(self) -> Result<(), Error> {
+        let Control { folder, peers, kept, estate, .. } = self;
+        drop((peers, kept, estate));
+        drop(folder);
+        Ok(())
+    }
+
     /// Removes inherited ledgers that nobody will ask for any more. Those that can't be read go with the last.
     fn forget_ledgers(&mut self, which: impl Fn(u64) -> bool) {
         let (gone, kept) =
@@ -330,11 +376,21 @@ impl Control {
             tracing::warn!(uid, pid = process.identity.pid, "refused: another user");
             return Ok(());
         }
-        watch(&self.epoll, &channel, EpollFlags::EPOLLIN, connection)?;
+        let charge = Charge::new(uid, process.identity.pid).and(Counted::Descriptors, CONNECTION_DESCRIPTORS);
+        if let Err(exceeded) = self.accounts.charge(&charge) {
+            let _ = channel.send_message(&refused(Status::Busy, exceeded.to_string()), &[]);
+            tracing::info!(uid, pid = process.identity.pid, %exceeded, "refused: a quota");
+            return Ok(());
+        }
+        if let Err(error) = watch(&self.epoll, &channel, EpollFlags::EPOLLIN, connection) {
+            self.accounts.refund(&charge);
+            return Err(error);
+        }
+        let charges = vec![charge];
         let (stage, unsent) = (Stage::Connected, VecDeque::new());
         let channel = Some(channel);
-        self.peers
-            .insert(connection, Peer { channel, process, stage, attached: false, unsent, blocked: false });
+        let peer = Peer { channel, process, stage, attached: false, charges, unsent, blocked: false };
+        self.peers.insert(connection, peer);
         self.add_silent(connection, uid);
         Ok(())
     }
@@ -419,6 +475,7 @@ impl Control {
             (Stage::Worker(..), ToDirector::Drain { worker: 0 }) => {
                 self.pass_on(ToData::Drain { from, worker: 0 })
             }
+            (Stage::Greeted(Role::Monitor), ToDirector::Replace) => self.replace(from),
             (Stage::Greeted(Role::Monitor), ToDirector::Drain { worker: worker @ 1.. }) => {
                 self.pass_on(ToData::Drain { from, worker })
             }
@@ -491,6 +548,13 @@ impl Control {
         let (out_bytes, in_bytes) = (out.words as u64 * 8, at.words as u64 * 8);
         sealed::check(&outbox, "outbox", out_bytes + out.arena_bytes, out_bytes, Kind::WriterOnly)?;
         sealed::check(&inbox, "inbox", in_bytes + at.arena_bytes, in_bytes, Kind::ReadWrite)?;
+        let Identity { uid, pid, .. } = peer.process.identity;
+        let charge = Charge::new(uid, pid)
+            .and(Counted::Sessions, 1)
+            .and(Counted::SegmentBytes, out_bytes + out.arena_bytes + in_bytes + at.arena_bytes)
+            .and(Counted::WaitingCalls, u64::from(shape.slots))
+            .and(Counted::Descriptors, SESSION_DESCRIPTORS);
+        charge_peer(&mut self.accounts, peer, charge, resumed)?;
         let bell = Doorbell::from_fd(client.try_clone().map_err(Error::io("duplicating a doorbell"))?)?;
         let id = if resumed { session } else { self.next_session };
         let identity = peer.process.identity;
@@ -548,9 +612,20 @@ impl Control {
         } else {
             let old = self.estate.ledgers.iter().find(|l| l.worker == worker && l.shape == shape);
             let old = old.filter(|_| credential == right && now_ns() < self.until_ns);
+            if old.is_none() && credential == right {
+                // It was given up; what it never began is to be said to those who wait for it.
+                self.link.to_data.push(ToData::TooLate { worker, taken });
+            }
             let old = old.ok_or_else(|| unknown("worker"))?;
             Some(recovery::carry_over(old.start, &old.entries, taken, &page, &progress)?)
         };
+        let charge = Charge::new(identity.uid, identity.pid)
+            .and(Counted::Workers, 1)
+            .and(Counted::Descriptors, WORKER_DESCRIPTORS);
+        if let Some(peer) = self.peers.get_mut(&from) {
+            charge_peer(&mut self.accounts, peer, charge, carried.is_some())?;
+        }
+        let Some(peer) = self.peers.get(&from) else { return Ok(()) };
         let named = self.new_segment(id, shape, &peer.process, carried.as_ref())?;
         if let Some(i) = self.estate.ledgers.iter().position(|l| l.worker == worker) {
             self.estate.ledgers.swap_remove(i).replaced()?;
@@ -645,7 +720,7 @@ impl Control {
             ToControl::Disconnect(connection) => self.close(connection),
             ToControl::Forget(connection) => {
                 self.close(connection);
-                if let Some(Peer { stage: Stage::Worker(segment), .. }) = self.peers.remove(&connection)
+                if let Some(Peer { stage: Stage::Worker(segment), .. }) = self.remove_peer(connection)
                     && let Err(error) = segment.named.unlink()
                 {
                     tracing::warn!(%error, "a worker's segment could not be removed");
@@ -745,7 +820,7 @@ impl Control {
         let answer = match trouble {
             Trouble::Gone => None,
             Trouble::Fault(fault) => {
-                tracing::warn!(pid, %fault, "disconnected: it broke the protocol");
+                self.link.faults.report(peer.process.identity, &fault);
                 Some(refused(Status::Fault, fault.to_string()))
             }
             Trouble::Refused(status, message) => {
@@ -777,9 +852,32 @@ impl Control {
         if peer.attached {
             self.link.to_data.push(ToData::Closed(connection));
         } else {
-            self.peers.remove(&connection);
+            self.remove_peer(connection);
         }
     }
+
+    /// Forgets a peer: nobody maps what it brought any more, and its user and process have their quota back.
+    fn remove_peer(&mut self, connection: Connection) -> Option<Peer> {
+        let peer = self.peers.remove(&connection)?;
+        peer.charges.iter().for_each(|charge| self.accounts.refund(charge));
+        Some(peer)
+    }
+}
+
+/// Charges a peer for what it brings. Somebody who was here before is not refused what he had.
+fn charge_peer(
+    accounts: &mut Accounts,
+    peer: &mut Peer,
+    charge: Charge,
+    resumed: bool,
+) -> Result<(), Trouble> {
+    if resumed {
+        accounts.charge_anyway(&charge);
+    } else if let Err(exceeded) = accounts.charge(&charge) {
+        return Err(Trouble::Refused(Status::Busy, exceeded.to_string()));
+    }
+    peer.charges.push(charge);
+    Ok(())
 }
 
 /// The next id that is not 0 and not used: one of the next few, since more can't be.

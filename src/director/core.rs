@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use slab::Slab;
 
 use super::held::Parked;
+use super::quota::{Accounts, Exceeded, Quotas};
 use super::recovery::Recovery;
 use super::scatter::Scatters;
 use super::schedule::Choice;
@@ -23,6 +24,7 @@ use super::table::{CLASSES, Provider, Table};
 use super::worker::{Flight, Standing, Worker};
 use crate::core::{Memory, Turn};
 use crate::error::{Fault, Status};
+use crate::identity::Identity;
 use crate::layout::{HEAD, LINE, Record, ReplyHead, Request, WORD_TAKEN_NS, flag};
 use crate::resource::Resource;
 
@@ -109,6 +111,25 @@ pub struct Settings {
     pub waiting_per_route: u32,
     /// Calls that one worker may have in its hands: k of JBSQ(k).
     pub share_max: u64,
+    /// How long a worker with something in its hands may show no sign of life, where its service says nothing.
+    pub stall_ns: u64,
+    /// How much one process, and one user, may have.
+    pub quotas: Quotas,
+    /// The director's own user.
+    pub owner: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            epoch: 1,
+            waiting_per_route: 64,
+            share_max: 128,
+            stall_ns: crate::limits::STALL_NS,
+            quotas: Quotas::default(),
+            owner: 0,
+        }
+    }
 }
 
 /// What a director has to look after at the moment.
@@ -154,6 +175,12 @@ pub struct DirectorCore<M: Memory> {
     /// sleep between having announced it and having looked at that too.
     pub(super) news: bool,
     stopping: bool,
+    /// Who has how many routes.
+    pub(super) accounts: Accounts,
+    /// The quota for which something was refused last.
+    pub(super) exceeded: Option<Exceeded>,
+    /// When to look who stands still.
+    pub(super) watch_at_ns: u64,
     /// Calls dispatched, calls ended by the director itself.
     pub(super) dispatched: u64,
     pub(super) refused: u64,
@@ -178,6 +205,9 @@ impl<M: Memory> DirectorCore<M> {
             parked: false,
             news: false,
             stopping: false,
+            accounts: Accounts::new(settings.quotas, settings.owner),
+            exceeded: None,
+            watch_at_ns: 0,
             dispatched: 0,
             refused: 0,
             settings,
@@ -186,6 +216,7 @@ impl<M: Memory> DirectorCore<M> {
 
     /// Looks at every hot session once, and at what waits.
     pub fn turn(&mut self, now_ns: u64, fx: &mut impl Effects) -> Turn<()> {
+        self.watch(now_ns, fx);
         let mut found = std::mem::take(&mut self.news);
         if self.is_recovering() {
             self.recover(now_ns, fx);
@@ -337,10 +368,39 @@ impl<M: Memory> DirectorCore<M> {
                 Choice::Wait => {}
             }
         }
-        if waiting >= self.settings.waiting_per_route {
+        if !self.has_place(key, waiting, fx) {
             return self.refuse(key, request.ticket, Status::Busy, fx);
         }
         self.wait(key, operation, &request, &record);
+    }
+
+    /// Whether one more call may wait on a route on which so many do. Calls that their callers have given up hold half
+    /// of the places at most: when that many wait, they are swept out.
+    pub(super) fn has_place(&mut self, key: usize, waiting: u32, fx: &mut impl Effects) -> bool {
+        let places = self.settings.waiting_per_route;
+        let swept = (waiting == places / 2 || waiting >= places) && self.sweep_cancelled(Some(key), fx) > 0;
+        waiting < places || swept
+    }
+
+    /// Ends the calls of one session, or of all, that wait and that their callers have given up. Returns how many.
+    pub(super) fn sweep_cancelled(&mut self, of: Option<usize>, fx: &mut impl Effects) -> usize {
+        let waits = self.sessions.iter().filter(|(_, session)| session.waiting > 0).map(|(key, _)| key);
+        let keys: Vec<usize> = of.map_or_else(|| waits.collect(), |key| vec![key]);
+        let mut swept = 0;
+        for key in keys {
+            for slot in self.sessions[key].waiting_slots() {
+                let session = &self.sessions[key];
+                let Some(ticket) = session.waiting_record(slot).map(|r| Request::of_client(r).ticket) else {
+                    continue;
+                };
+                if session.is_cancelled(ticket) {
+                    self.drop_waiting(key, slot);
+                    self.refuse(key, ticket, Status::Cancelled, fx);
+                    swept += 1;
+                }
+            }
+        }
+        swept
     }
 
     fn wait(&mut self, key: usize, operation: usize, request: &Request, record: &Record) {
@@ -376,7 +436,7 @@ impl<M: Memory> DirectorCore<M> {
         }
         let worker = &mut self.workers[to.worker];
         let (session, ticket) = (self.sessions[key].id, request.ticket);
-        let flight = Flight { session, ticket, ..Flight::default() };
+        let flight = Flight { session, ticket, idempotent: to.idempotent, ..Flight::default() };
         if !worker.touched {
             self.touched.push(to.worker);
         }
@@ -394,9 +454,21 @@ impl<M: Memory> DirectorCore<M> {
 
     /// Ends a call whose reply right the director holds.
     pub(super) fn refuse(&mut self, key: usize, ticket: u64, status: Status, fx: &mut impl Effects) {
+        self.refuse_flagged(key, ticket, status, 0, fx);
+    }
+
+    /// The same, with more to say: see [`reply_flag`](crate::layout::reply_flag).
+    pub(super) fn refuse_flagged(
+        &mut self,
+        key: usize,
+        ticket: u64,
+        status: Status,
+        flags: u16,
+        fx: &mut impl Effects,
+    ) {
         let Some(session) = self.sessions.get_mut(key).filter(|s| !s.retired) else { return };
         let mut record = [0; LINE];
-        ReplyHead { status: status as u16, ..ReplyHead::default() }.write(&mut record);
+        ReplyHead { status: status as u16, flags, ..ReplyHead::default() }.write(&mut record);
         session.answer(ticket, &record, HEAD);
         self.refused += 1;
         if session.client.must_ring(&session.inbox, &session.outbox) {
@@ -575,7 +647,7 @@ impl<M: Memory> DirectorCore<M> {
     pub fn wake_at_ns(&self) -> u64 {
         let waits_ns =
             if self.holds_work_back() { self.next_expiry_ns.min(self.held.wake_at_ns()) } else { u64::MAX };
-        waits_ns.min(self.recovery.ends_ns())
+        waits_ns.min(self.recovery.ends_ns()).min(self.watch_again_ns())
     }
 
     /// From now on no call is taken on; what waits is ended. Those in workers' hands go on.
@@ -609,6 +681,20 @@ impl<M: Memory> DirectorCore<M> {
     /// A worker's key is about to be free.
     pub(super) fn forget_touched(&mut self, key: usize) {
         self.touched.retain(|&k| k != key);
+    }
+
+    /// The quota for which the last BUSY was said; once.
+    pub fn take_exceeded(&mut self) -> Option<Exceeded> {
+        self.exceeded.take()
+    }
+
+    /// Who somebody is that is attached.
+    pub fn identity(&self, peer: Peer) -> Identity {
+        let found = match peer {
+            Peer::Session(key) => self.sessions.get(key).map(|s| s.identity),
+            Peer::Worker(key) => self.workers.get(key).map(|w| w.identity),
+        };
+        found.unwrap_or_default()
     }
 
     /// What there is to look after.

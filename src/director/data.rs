@@ -154,8 +154,9 @@ pub struct Data {
     /// Workers that an earlier director had, and that may be dead one day.
     awaited: Vec<(u64, Option<OwnedFd>)>,
     stop_at_ns: u64,
+    /// Another director takes over.
+    is_replaced: bool,
     looked_ns: u64,
-    faults: u64,
 }
 
 impl Data {
@@ -179,7 +180,8 @@ impl Data {
         };
         let core = DirectorCore::new(settings);
         let (graces, awaited, stop_at_ns) = (Vec::new(), Vec::new(), u64::MAX);
-        let mut data = Data { core, shell, graces, awaited, stop_at_ns, looked_ns: 0, faults: 0 };
+        let is_replaced = false;
+        let mut data = Data { core, shell, graces, awaited, stop_at_ns, is_replaced, looked_ns: 0 };
         data.inherit(inherited)?;
         block_on(&mut data, &mut Glancing { waiter, glanced_ns: 0 });
         Ok(())
@@ -188,6 +190,7 @@ impl Data {
     fn inherit(&mut self, inherited: Inherited) -> Result<(), Error> {
         for ledger in inherited.ledgers {
             self.core.inherit(ledger.worker, &ledger.entries, ledger.is_dead);
+            self.core.inherit_rights(ledger.worker, ledger.holds);
             if let Some(pidfd) = &ledger.pidfd {
                 let token = token::INHERITED_DIED | self.awaited.len() as u64;
                 self.shell.waiter.borrow().add_socket(pidfd, token)?;
@@ -243,6 +246,8 @@ impl Data {
             ToData::Closed(from) => self.closed(from, now_ns),
             ToData::Inspect(from) => self.inspect(from, now_ns),
             ToData::Stop => self.stop(now_ns),
+            ToData::HandOver => self.is_replaced = true,
+            ToData::TooLate { worker, taken } => self.core.too_late(worker, taken, &mut self.shell),
             ToData::Drain { from, worker: id @ 1.. } => self.drain_for(from, id),
             ToData::OpenRoute { from, .. }
             | ToData::Provide { from, .. }
@@ -272,7 +277,10 @@ impl Data {
         let message = match status {
             Status::NoSuchService => format!("no worker provides a service {service:?}"),
             Status::NoSuchOperation => format!("the service {service:?} has no operation {operation:?}"),
-            Status::Busy => format!("a route's number may be up to {}", limits::ROUTES_MAX - 1),
+            Status::Busy => match self.core.take_exceeded() {
+                Some(exceeded) => exceeded.to_string(),
+                None => format!("a route's number may be up to {}", limits::ROUTES_MAX - 1),
+            },
             Status::Fault => format!("the session's route {route} leads elsewhere already"),
             _ => String::new(),
         };
@@ -298,7 +306,9 @@ impl Data {
             }
             ToData::Change { from, service, changes } => {
                 let status = self.core.change(key, service.as_str(), &changes, &mut self.shell);
-                self.shell.send(ToControl::Send(from, provided(status)));
+                let exceeded = self.core.take_exceeded().filter(|_| status == Status::Busy);
+                let message = exceeded.map_or_else(String::new, |exceeded| exceeded.to_string());
+                self.shell.send(ToControl::Send(from, FromDirector::Provided { status, message }));
             }
             ToData::Yielded { service, resource, .. } => {
                 self.core.yielded(key, service.as_str(), resource, &mut self.shell);
@@ -426,9 +436,8 @@ impl Data {
 
     fn end_faulty(&mut self, now_ns: u64) {
         for (peer, fault) in std::mem::take(&mut self.shell.faulty) {
-            self.faults += 1;
             let Some(connection) = self.shell.attached(peer).map(|a| a.connection) else { continue };
-            tracing::warn!(?peer, %fault, "disconnected: it broke the protocol");
+            self.shell.link.faults.report(self.core.identity(peer), &fault);
             self.shell.send(ToControl::Disconnect(connection));
             self.closed(connection, now_ns);
         }
@@ -436,7 +445,7 @@ impl Data {
 
     fn inspect(&mut self, from: Connection, now_ns: u64) {
         let mut inspection = self.core.inspect(now_ns);
-        inspection.faults = self.faults;
+        inspection.faults = self.shell.link.faults.total();
         self.shell.send(ToControl::Inspected(from, super::rows::rows(&inspection)));
     }
 
@@ -455,6 +464,10 @@ impl Party for Data {
         let mut busy = self.take_events();
         busy |= self.take_messages(now_ns);
         busy |= matches!(self.core.turn(now_ns, &mut self.shell), Turn::Busy);
+        if self.is_replaced {
+            // What was taken is dispatched, and in its worker's ledger; or it waits, and is published again.
+            return Turn::Done(());
+        }
         if !self.shell.faulty.is_empty() {
             self.end_faulty(now_ns);
         }

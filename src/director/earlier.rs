@@ -8,6 +8,7 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use super::late::Holds;
 use crate::core::Read;
 use crate::core::ledger::{Entry, Ledger};
 use crate::error::Error;
@@ -40,6 +41,8 @@ pub struct Inheritance {
     pub start: u64,
     /// The calls that were in its hands, by their entry's number.
     pub entries: Vec<(u16, Entry)>,
+    /// In which services it may hold exclusive rights.
+    pub holds: Holds,
     link: PathBuf,
     segment: Earlier,
 }
@@ -109,7 +112,8 @@ fn read(segment: Earlier, link: &Path, bus: [u64; 2]) -> Result<Option<Inheritan
     let ledger = Ledger::new(shape.work().ledger);
     let entries = (0..shape.slots as u16).filter_map(|e| Some((e, ledger.read(mem, e)?))).collect();
     let (worker, start, life) = (mem.load(head::WORKER), mem.load(head::START), life(mem)?);
-    Ok(Some(Inheritance { worker, life, shape, start, entries, link: link.into(), segment }))
+    let holds = mem.copy_out(head::HOLDS);
+    Ok(Some(Inheritance { worker, life, shape, start, entries, holds, link: link.into(), segment }))
 }
 
 /// Only with the same boot and pid namespace does a missing or other process mean dead.

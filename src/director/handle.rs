@@ -8,12 +8,21 @@ use super::control::Control;
 use super::core::Settings;
 use super::data::Data;
 use super::link::{Inherited, Link, ToControl, ToData};
+use super::quota::{OWN_DESCRIPTORS, Quotas};
 use crate::bus::Bus;
 use crate::control::folder::RuntimeFolder;
+use crate::control::greeting::{ANSWER_NS, greet, unexpected};
+use crate::control::message::{FromDirector, Role, ToDirector};
+use crate::control::socket::Listener;
 use crate::error::Error;
 use crate::limits;
 use crate::memory::Fork;
-use crate::waiting::Waiting;
+use crate::waiting::{Waiting, now_ns};
+
+/// How long a director that has handed its socket over may take to let go of the bus.
+const HAND_OVER_NS: u64 = 10_000_000_000;
+/// How often it is looked whether it has.
+const LOCK_LOOK: Duration = Duration::from_micros(200);
 
 /// What can be chosen when a director is made.
 #[derive(Clone, Debug)]
@@ -29,6 +38,12 @@ pub struct DirectorOptions {
     /// After a director that was killed: how long its sessions and workers may take to come back. Calls that a worker
     /// has which doesn't come back in time, and lives, end MAY_HAVE_RUN.
     pub window: Duration,
+    /// How long a worker that has something in its hands may show no sign of life, where its service says nothing:
+    /// see [`ServiceOptions::stall`](crate::ServiceOptions::stall). Then its calls end MAY_HAVE_RUN, and it is given
+    /// no new work until it moves again.
+    pub stall: Duration,
+    /// How much one process, and one user, may have.
+    pub quotas: Quotas,
 }
 
 impl Default for DirectorOptions {
@@ -38,6 +53,8 @@ impl Default for DirectorOptions {
             waiting_per_route: limits::SLOTS_MAX,
             share_max: u64::from(limits::WORK_SLOTS_DEFAULT) / 2,
             window: Duration::from_nanos(limits::WINDOW_NS),
+            stall: Duration::from_nanos(limits::STALL_NS),
+            quotas: Quotas::default(),
         }
     }
 }
@@ -58,6 +75,18 @@ impl DirectorOptions {
     /// See [`window`](Self::window).
     pub fn window(mut self, window: Duration) -> Self {
         self.window = window;
+        self
+    }
+
+    /// See [`quotas`](Self::quotas).
+    pub fn quotas(mut self, quotas: Quotas) -> Self {
+        self.quotas = quotas;
+        self
+    }
+
+    /// See [`stall`](Self::stall).
+    pub fn stall(mut self, after: Duration) -> Self {
+        self.stall = after;
         self
     }
 
@@ -83,15 +112,48 @@ impl Director {
     /// # Errors
     /// [`Error::BusTaken`] if a director serves the bus already.
     pub fn new(bus: &Bus, options: DirectorOptions) -> Result<Director, Error> {
-        let folder = RuntimeFolder::take(bus)?;
+        Director::on(RuntimeFolder::take(bus)?, options, None)
+    }
+
+    /// Takes a bus over from the director that serves it, if one does: that one hands its socket over and ends
+    /// between two turns. Clients and workers come to this one by themselves, as after a director's death, and calls
+    /// are delayed by some milliseconds. Blocks until the bus is free, 10 s at most.
+    ///
+    /// # Errors
+    /// [`Error::BusTaken`] if the other one keeps it; [`Error::Refused`] with PERMISSION_DENIED.
+    pub fn replace(bus: &Bus, options: DirectorOptions) -> Result<Director, Error> {
+        let listener = ask_for_bus(bus)?;
+        let until_ns = now_ns() + HAND_OVER_NS;
+        loop {
+            match RuntimeFolder::take(bus) {
+                Err(Error::BusTaken { .. }) if listener.is_some() && now_ns() < until_ns => {
+                    std::thread::sleep(LOCK_LOOK);
+                }
+                taken => return Director::on(taken?, options, listener),
+            }
+        }
+    }
+
+    fn on(
+        folder: RuntimeFolder,
+        options: DirectorOptions,
+        listener: Option<Listener>,
+    ) -> Result<Director, Error> {
+        let mut quotas = options.quotas;
+        if quotas.descriptors.pool == 0 {
+            quotas.descriptors.pool = descriptors_left();
+        }
         let settings = Settings {
+            quotas,
+            owner: nix::unistd::geteuid().as_raw(),
             epoch: folder.epoch(),
             waiting_per_route: options.waiting_per_route,
             share_max: options.share_max.max(1),
+            stall_ns: u64::try_from(options.stall.as_nanos()).unwrap_or(u64::MAX),
         };
         let link = Link::new()?;
         let window_ns = u64::try_from(options.window.as_nanos()).unwrap_or(u64::MAX / 2).min(u64::MAX / 2);
-        let (control, inherited) = Control::new(link.clone(), folder, window_ns)?;
+        let (control, inherited) = Control::new(link.clone(), folder, window_ns, listener, quotas)?;
         Ok(Director { link, control, inherited, settings, waiting: options.waiting })
     }
 
@@ -117,6 +179,26 @@ impl Director {
         let stopper = self.stopper();
         let thread = spawn("trine-director", move || self.run())?;
         Ok(DirectorHandle { stopper, thread: Some(thread), fork })
+    }
+}
+
+/// Descriptors that peers may take: what this process may have, and does not need itself.
+fn descriptors_left() -> u64 {
+    use nix::sys::resource::{Resource, getrlimit};
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
+    soft.saturating_sub(OWN_DESCRIPTORS).max(1)
+}
+
+/// Asks the director that serves a bus for its socket; `None`: there is no director.
+fn ask_for_bus(bus: &Bus) -> Result<Option<Listener>, Error> {
+    let channel = match greet(bus, Role::Monitor, ANSWER_NS) {
+        Err(Error::NoDirector { .. }) => return Ok(None),
+        greeted => greeted?,
+    };
+    channel.send_message(&ToDirector::Replace, &[]).map_err(Error::io("asking for the bus"))?;
+    match channel.answer(ANSWER_NS)? {
+        (FromDirector::HandOver, mut fds) => Ok(fds.pop().map(Listener::from)),
+        _ => Err(unexpected()),
     }
 }
 

@@ -12,9 +12,10 @@
 //! What a worker is told about rights is numbered, and the number stands in its segment before any record that is
 //! pushed after it: a worker takes no record before it has read that far.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::core::{DirectorCore, Effects, Told};
+use super::quota::{Counted, Usage};
 use super::scatter::Holders;
 use super::schedule::{Asking, Reach, reach};
 use super::table::Provider;
@@ -162,7 +163,7 @@ impl<M: Memory> DirectorCore<M> {
                 Attempt::NoRoom | Attempt::Leaving => turn = true,
             }
         }
-        if waiting >= self.settings.waiting_per_route {
+        if !self.has_place(key, waiting, fx) {
             return self.refuse(key, request.ticket, Status::Busy, fx);
         }
         self.expire_by(request.deadline_ns);
@@ -275,6 +276,14 @@ impl<M: Memory> DirectorCore<M> {
             Holder::Leaving(_) => return Attempt::Leaving,
             // Its holder may not have come back from under an earlier director.
             Holder::Nobody if self.table.rights.is_withheld() => return Attempt::Blocked,
+            // He has not come back in time, and may be working on it still.
+            Holder::Nobody if self.table.rights.is_withheld_in(span.space.service()) => {
+                let unheld = self.table.operation(operation).unheld;
+                return match unheld {
+                    Some(Unheld::Error) => Attempt::End(Status::NotHeld),
+                    _ => Attempt::Blocked,
+                };
+            }
             Holder::Nobody => match self.table.operation(operation).unheld {
                 Some(Unheld::Error) => return Attempt::End(Status::NotHeld),
                 Some(Unheld::Offer) => match self.offer(operation, key, span, now_ns, fx) {
@@ -293,6 +302,7 @@ impl<M: Memory> DirectorCore<M> {
         let Some(&provider) = found.providers.iter().find(|p| p.worker == worker_key) else { return silent };
         let Some(worker) = self.workers.get_mut(worker_key) else { return silent };
         match worker.standing {
+            Standing::Serving if worker.pulse.stalled => return silent,
             Standing::Serving => {}
             Standing::Draining => return Attempt::Blocked,
             Standing::Gone => return silent,
@@ -514,9 +524,9 @@ impl<M: Memory> DirectorCore<M> {
     }
 
     /// Whether every right that a change names can be claimed or given back.
-    fn check_rights(&self, worker: usize, service: usize, changes: &[(Action, Resource)]) -> Status {
+    fn check_rights(&mut self, worker: usize, service: usize, changes: &[(Action, Resource)]) -> Status {
         let acquired = changes.iter().filter(|(action, _)| *action == Action::Acquire).count();
-        if !self.table.rights.has_room(worker, acquired) {
+        if !self.table.rights.has_room(worker, acquired) || !self.may_hold_more(worker, acquired) {
             return Status::Busy;
         }
         for &(action, resource) in changes {
@@ -533,6 +543,29 @@ impl<M: Memory> DirectorCore<M> {
             }
         }
         Status::Ok
+    }
+
+    /// Whether a worker's process and user may hold so many resources more.
+    fn may_hold_more(&mut self, worker: usize, more: usize) -> bool {
+        let Some(own) = self.workers.get(worker).map(|w| w.identity) else { return false };
+        if more == 0 {
+            return true;
+        }
+        let (mut usage, mut others) = (Usage::default(), HashSet::new());
+        for (key, w) in &self.workers {
+            let pieces = self.table.rights.pieces_of(key) as u64;
+            if w.identity.uid == own.uid {
+                usage.user += pieces;
+                usage.process += if w.identity.pid == own.pid { pieces } else { 0 };
+            } else if pieces > 0 {
+                usage.others += pieces;
+                others.insert(w.identity.uid);
+            }
+        }
+        usage.other_users = others.len() as u64;
+        let judged = self.accounts.judge(Counted::HeldKeys, own.uid, &usage, more as u64, 0);
+        self.exceeded = judged.err().or(self.exceeded.take());
+        judged.is_ok()
     }
 
     /// A worker has finished with a resource that it was told to give up.
@@ -552,6 +585,9 @@ impl<M: Memory> DirectorCore<M> {
         for notice in self.table.rights.take_notices() {
             let (Notice::Granted(key, span) | Notice::Recalled(key, span)) = notice;
             let Some(worker) = self.workers.get_mut(key) else { continue };
+            if let Notice::Granted(..) = notice {
+                worker.mark_right(self.table.service_name(span.space.service()));
+            }
             let sequence = worker.count_rights();
             let resource = Resource::of_span(span.space.is_name(), span.first, span.last);
             let service = self.table.service_name(span.space.service());

@@ -13,6 +13,8 @@ use std::sync::Arc;
 
 use crossbeam::queue::SegQueue;
 
+use super::faults::Faults;
+use super::late::Holds;
 use super::recovery::CarriedOver;
 use crate::control::message::FromDirector;
 use crate::control::name::Name;
@@ -77,6 +79,8 @@ pub struct Inherited {
 pub struct InheritedLedger {
     pub worker: u64,
     pub entries: Vec<(u16, Entry)>,
+    /// In which services it may hold exclusive rights.
+    pub holds: Holds,
     pub is_dead: bool,
     /// Readable when it is dead.
     pub pidfd: Option<OwnedFd>,
@@ -136,9 +140,16 @@ pub enum ToData {
     Leave(Connection),
     Republished(Connection),
     Inspect(Connection),
+    /// A worker that was given up has come back too late, and says where it stood.
+    TooLate {
+        worker: u64,
+        taken: u64,
+    },
     /// Its socket is closed, or it broke the protocol there.
     Closed(Connection),
     Stop,
+    /// Another director takes over: at once, and nothing is ended for it.
+    HandOver,
 }
 
 /// What is to go out.
@@ -212,10 +223,13 @@ impl<T> Queue<T> {
 pub struct Link {
     pub to_data: Queue<ToData>,
     pub to_control: Queue<ToControl>,
+    /// What peers did wrong.
+    pub faults: Faults,
 }
 
 impl Link {
     pub fn new() -> Result<Arc<Self>, Error> {
-        Ok(Arc::new(Link { to_data: Queue::new()?, to_control: Queue::new()? }))
+        let faults = Faults::default();
+        Ok(Arc::new(Link { to_data: Queue::new()?, to_control: Queue::new()?, faults }))
     }
 }

@@ -6,9 +6,11 @@
 //! session  what the director keeps of a client      table  who provides what, and who holds what
 //! schedule who gets a call                          held   calls on resources that one worker holds
 //! worker   what it keeps of a worker                recovery  what it inherits  ┘
+//! watch    who stands still                         late   workers that were given up, and live
 //! data     the thread that drives the core          control  the thread of sockets and descriptors
+//! quota    how much one process, and one user, may have
 //! link     what the two say to each other           handle   what a program holds
-//! names    keys that are names
+//! names    keys that are names                         faults   what peers did wrong
 //! earlier  what a killed director left
 //! ```
 
@@ -17,17 +19,21 @@ mod control;
 pub mod core;
 mod data;
 mod earlier;
+mod faults;
 pub(crate) mod handle;
 mod held;
 pub mod inspect;
+mod late;
 mod link;
 mod names;
+pub mod quota;
 pub mod recovery;
 pub(crate) mod rows;
 pub mod scatter;
 mod schedule;
 pub mod session;
 pub mod table;
+mod watch;
 pub mod worker;
 
 #[cfg(test)]

@@ -16,18 +16,19 @@
 use std::collections::HashMap;
 
 use super::core::{DirectorCore, Effects, Peer};
+use super::late::Holds;
 use super::session::Session;
 use super::worker::{Standing, Worker};
 use crate::core::ledger::Entry;
 use crate::core::{Memory, Read};
 use crate::error::{Fault, Status};
 use crate::identity::Identity;
-use crate::layout::{Progress, Record, Request, SessionShape, WorkShape, flag};
+use crate::layout::{Progress, Record, Request, SessionShape, WorkShape, flag, reply_flag};
 use crate::limits;
 
 /// What is known of a worker whose ledger was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Presence {
+pub(super) enum Presence {
     /// It seems to live, and has not presented itself.
     Awaited,
     /// It has, and had begun all before this position.
@@ -41,12 +42,16 @@ enum Presence {
 }
 
 /// A worker's ledger, as an earlier director left it.
-struct Inherited {
-    worker: u64,
-    presence: Presence,
+pub(super) struct Inherited {
+    pub worker: u64,
+    pub presence: Presence,
+    /// It came after the window, and has said what it never began.
+    pub is_declared: bool,
+    /// In which services it may hold an exclusive right.
+    pub holds: Holds,
     /// It has come back, and has not said yet that it has told all that it provides.
     is_telling: bool,
-    entries: Vec<Entry>,
+    pub entries: Vec<Entry>,
 }
 
 /// What is inherited, and not all settled.
@@ -57,7 +62,7 @@ pub struct Recovery {
     open: bool,
     /// Ledgers may still be asked for, or wait to be forgotten.
     unsettled: bool,
-    workers: Vec<Inherited>,
+    pub(super) workers: Vec<Inherited>,
     /// By session and ticket: which worker had it, and at which position.
     tickets: HashMap<(u64, u64), (usize, u64)>,
     /// A ledger could not be read, so what no other names may have been in it.
@@ -127,6 +132,16 @@ impl Recovery {
     /// Whether a worker has come back and has not told all that it provides and holds.
     pub(super) fn is_telling(&self, worker: u64) -> bool {
         self.open && self.workers.iter().any(|w| w.worker == worker && w.is_telling)
+    }
+
+    /// There is a ledger more that can be forgotten.
+    pub(super) fn unsettle(&mut self) {
+        self.unsettled = true;
+    }
+
+    /// Whether a worker that lives has not come back in time.
+    pub(super) fn has_missed(&self) -> bool {
+        self.workers.iter().any(|w| w.presence == Presence::Missed)
     }
 
     /// Whether sessions and workers may still come back.
@@ -205,7 +220,14 @@ impl<M: Memory> DirectorCore<M> {
             recovery.tickets.insert((e.session, e.ticket), (index, e.position));
         }
         let entries = entries.iter().map(|&(_, e)| e).collect();
-        recovery.workers.push(Inherited { worker, presence, is_telling: false, entries });
+        recovery.workers.push(Inherited {
+            worker,
+            presence,
+            is_declared: false,
+            holds: Holds::default(),
+            is_telling: false,
+            entries,
+        });
         recovery.unsettled = true;
     }
 
@@ -294,11 +316,9 @@ impl<M: Memory> DirectorCore<M> {
         match inherited.presence {
             Presence::Awaited => inherited.presence = Presence::Dead,
             Presence::Missed => {
-                // Its clients were told long ago; now their slots can be free.
                 inherited.presence = Presence::Dead;
-                for entry in std::mem::take(&mut inherited.entries) {
-                    self.end_dead(entry.session, entry.ticket, Status::WorkerDied, fx);
-                }
+                let entries = std::mem::take(&mut inherited.entries);
+                self.end_missed(entries, fx);
             }
             Presence::Presented(_) | Presence::Buried(_) | Presence::Dead => {}
         }
@@ -329,6 +349,7 @@ impl<M: Memory> DirectorCore<M> {
             for w in self.recovery.workers.iter_mut().filter(|w| w.presence == Presence::Awaited) {
                 w.presence = Presence::Missed;
             }
+            self.withhold_services(fx);
             self.resettle = true;
         }
         if self.table.rights.is_withheld() && !self.recovery.awaits_holders() {
@@ -399,7 +420,15 @@ impl<M: Memory> DirectorCore<M> {
                 return Some(record);
             }
             Settled::InFlight => self.check_carried(key, id, ticket, fx),
-            Settled::Died => self.refuse(key, ticket, Status::WorkerDied, fx),
+            Settled::Died => {
+                // Its worker's own word died with the director; what the others say of the operation is as good.
+                let route = session.route(request.operation).map(|route| route.operation);
+                let idempotent = route.is_some_and(|operation| {
+                    self.table.operation(operation).providers.iter().any(|p| p.idempotent)
+                });
+                let flags = if idempotent { reply_flag::MAY_RERUN } else { 0 };
+                self.refuse_flagged(key, ticket, Status::WorkerDied, flags, fx);
+            }
             Settled::Held => {
                 let slot = session.hold(request, &record);
                 self.recovery.held.push((key, slot));
@@ -413,8 +442,9 @@ impl<M: Memory> DirectorCore<M> {
     /// the worker has marked it done and there is no answer; or the worker is gone, though it lives: the caller is told
     /// that it may have run.
     fn check_carried(&mut self, key: usize, id: u64, ticket: u64, fx: &mut impl Effects) {
-        let mut serving = self.workers.iter().filter(|(_, w)| w.standing == Standing::Serving);
-        let carried = serving.any(|(_, w)| w.has(id, ticket));
+        let mut lively =
+            self.workers.iter().filter(|(_, w)| w.standing != Standing::Gone && !w.pulse.stalled);
+        let carried = lively.any(|(_, w)| w.has(id, ticket));
         let session = &mut self.sessions[key];
         if !carried && !session.is_answered(ticket) {
             give_verdict(session, key, ticket, fx);
@@ -422,12 +452,18 @@ impl<M: Memory> DirectorCore<M> {
     }
 
     /// Ends a ticket whose worker is dead, if its session is here and it was not answered.
-    pub(super) fn end_dead(&mut self, session: u64, ticket: u64, status: Status, fx: &mut impl Effects) {
+    pub(super) fn end_dead(
+        &mut self,
+        session: u64,
+        ticket: u64,
+        (status, flags): (Status, u16),
+        fx: &mut impl Effects,
+    ) {
         let Some(key) = self.session_key(session) else { return };
         if self.sessions[key].is_answered(ticket) {
             fx.ring(Peer::Session(key)); // it may have died between the stamp and the ring
         } else {
-            self.refuse(key, ticket, status, fx);
+            self.refuse_flagged(key, ticket, status, flags, fx);
         }
     }
 

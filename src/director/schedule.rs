@@ -8,7 +8,7 @@
 use super::core::{DirectorCore, Effects, ask_to_map};
 use super::session::{Mapping, Session};
 use super::table::Provider;
-use super::worker::{Standing, Worker};
+use super::worker::Worker;
 use crate::core::Memory;
 use crate::resource::{Key, Policy, mix};
 
@@ -104,13 +104,15 @@ impl<M: Memory> DirectorCore<M> {
             if policy == Policy::RoundRobin && several { found.next % found.providers.len() } else { 0 };
         let mut best: Option<(u64, usize, Provider, u16)> = None;
         let (mut hope, mut asking) = (false, Asking::new(now_ns));
+        // Whoever shows no sign of life is given work only where nobody does.
+        let (mut lively, mut last_resort) = (false, None);
         let (before, from) = found.providers.split_at(first);
         for (i, provider) in from.iter().chain(before).enumerate() {
             if resource.is_some_and(|resource| !self.table.covers(provider, resource)) {
                 continue;
             }
             let Some(worker) = self.workers.get_mut(provider.worker) else { continue };
-            if worker.standing != Standing::Serving {
+            if !worker.is_serving() {
                 continue;
             }
             let index = match reach(&mut self.sessions[key], key, worker, provider.worker, &mut asking, fx) {
@@ -125,9 +127,10 @@ impl<M: Memory> DirectorCore<M> {
             if worker.owes_part {
                 continue;
             }
-            if !worker.has_room() || (several && worker.in_flight() > 0) {
+            if !worker.has_room() || (several && (worker.in_flight() > 0 || worker.pulse.silent)) {
                 worker.look(now_ns);
             }
+            lively |= !worker.pulse.silent;
             let load = worker.in_flight();
             let score = match policy {
                 Policy::Jbsq if worker.has_room() => load,
@@ -139,14 +142,17 @@ impl<M: Memory> DirectorCore<M> {
                 }
                 _ => continue,
             };
-            if best.is_none_or(|(least, ..)| score < least) {
-                best = Some((score, first + i + 1, *provider, index));
+            let found = (score, first + i + 1, *provider, index);
+            if worker.pulse.silent {
+                last_resort.get_or_insert(found);
+            } else if best.is_none_or(|(least, ..)| score < least) {
+                best = Some(found);
                 if score == 0 {
                     break;
                 }
             }
         }
-        match best {
+        match best.or(last_resort.filter(|_| !lively)) {
             Some((_, next, provider, index)) => {
                 if policy == Policy::RoundRobin {
                     self.table.operation_mut(operation).next = next;

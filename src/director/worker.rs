@@ -8,6 +8,9 @@
 //! one that runs and one that waits, so that it never stands idle, and behind a long call little has to wait. What a
 //! worker has begun and keeps, to answer it later, leaves room for as much again: it goes on beside it.
 
+use std::collections::HashMap;
+
+use super::late::{Holds, holds_bit};
 use crate::core::ledger::{Entry, Ledger};
 use crate::core::parking::{Bell, Parking};
 use crate::core::ring::Publisher;
@@ -20,7 +23,7 @@ const SHARE_NS: u64 = 20_000;
 /// Smallest share.
 pub const SHARE_MIN: u64 = 2;
 /// A worker that has answered nothing for so long runs something long: behind that, no more is to wait.
-const STALL_NS: u64 = 1_000_000;
+const LONG_NS: u64 = 1_000_000;
 
 /// A call in a worker's hands.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,6 +36,8 @@ pub struct Flight {
     pub ticket: u64,
     /// The position in the work ring.
     pub position: u64,
+    /// Whether it may run again if its worker dies.
+    pub idempotent: bool,
 }
 
 /// Whether a worker is given work.
@@ -46,6 +51,44 @@ pub enum Standing {
     Gone,
 }
 
+/// A worker without a sign of life for so long gets no new work, as long as there is another.
+const QUIET_NS: u64 = 3_000_000_000;
+
+/// Signs of life: a worker takes, answers, or looks for work, and says in its page that it does. Whoever waits for
+/// work does so once a second at least, whatever it keeps in its hands; so one that shows nothing is stopped, or runs
+/// one operation all the time.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pulse {
+    signs: [u64; 3],
+    /// When the last sign came.
+    moved_ns: u64,
+    /// When it was last seen to have nothing in its hands.
+    idle_ns: u64,
+    /// How long it may have something in its hands, and show no sign.
+    limit_ns: u64,
+    /// It has shown none for a while.
+    pub silent: bool,
+    /// It has shown none for too long: its calls have ended by verdict.
+    pub stalled: bool,
+}
+
+impl Pulse {
+    fn feel(&mut self, signs: [u64; 3], is_idle: bool, now_ns: u64) {
+        if self.moved_ns == 0 || signs != self.signs {
+            (self.signs, self.moved_ns, self.stalled) = (signs, now_ns, false);
+        }
+        if is_idle {
+            self.idle_ns = now_ns;
+        }
+        self.silent = now_ns.saturating_sub(self.moved_ns) >= QUIET_NS;
+    }
+
+    /// When it will have stood still for too long.
+    pub fn stalls_ns(&self) -> u64 {
+        self.moved_ns.max(self.idle_ns).saturating_add(self.limit_ns)
+    }
+}
+
 /// A worker.
 pub struct Worker<M: Memory> {
     /// Never used again.
@@ -54,6 +97,8 @@ pub struct Worker<M: Memory> {
     pub identity: Identity,
     /// Whether it is given work.
     pub standing: Standing,
+    /// Whether it shows signs of life.
+    pub pulse: Pulse,
     work: M::Rw,
     page: M::Ro,
     progress: Progress,
@@ -77,6 +122,8 @@ pub struct Worker<M: Memory> {
     wanted: Parking,
     rights_at: usize,
     rights: u64,
+    /// As it stands in the head of its segment.
+    holds: Holds,
     indices: Indices,
     /// Whether something was pushed since it was last looked at for ringing.
     pub touched: bool,
@@ -86,6 +133,8 @@ pub struct Worker<M: Memory> {
     pub seal: [u64; 2],
     /// A part of a scatter waits for room here, and it is its turn: other calls leave it the next room.
     pub owes_part: bool,
+    /// How long each of its services lets it show no sign of life.
+    stalls_ns: HashMap<Box<str>, u64>,
 }
 
 impl<M: Memory> Worker<M> {
@@ -102,6 +151,7 @@ impl<M: Memory> Worker<M> {
         let (at, progress, slots) = (shape.work(), shape.progress(), u64::from(shape.slots));
         Worker {
             standing: Standing::Serving,
+            pulse: Pulse { limit_ns: u64::MAX, ..Pulse::default() },
             ring: Publisher::new(at.ring, slots, start),
             ledger: Ledger::new(at.ledger),
             flights: vec![Flight::default(); slots as usize].into_boxed_slice(),
@@ -118,11 +168,13 @@ impl<M: Memory> Worker<M> {
             wanted: Parking::new(at.wanted, 0),
             rights_at: at.rights,
             rights: 0,
+            holds: Holds::default(),
             indices: Indices::default(),
             touched: false,
             sessions: 0,
             seal: work.copy_out(at.head + head::SEAL),
             owes_part: false,
+            stalls_ns: HashMap::new(),
             id,
             identity,
             work,
@@ -163,8 +215,9 @@ impl<M: Memory> Worker<M> {
     }
 
     /// Whether it is given new work.
+    #[inline]
     pub fn is_serving(&self) -> bool {
-        self.standing == Standing::Serving
+        self.standing == Standing::Serving && !self.pulse.stalled
     }
 
     /// The position of the next record.
@@ -174,6 +227,9 @@ impl<M: Memory> Worker<M> {
 
     /// Looks how far it is, and sets its share by how quickly it got there.
     pub fn look(&mut self, now_ns: u64) {
+        if self.pulse.silent {
+            self.feel_pulse(now_ns);
+        }
         let counted = self.page.load(self.progress.completed).saturating_sub(self.completed_before);
         let completed = counted.min(self.given);
         let taken = self.page.load(self.progress.taken).min(self.ring.next());
@@ -181,7 +237,7 @@ impl<M: Memory> Worker<M> {
         self.taken = taken.max(self.taken);
         let newly = completed.saturating_sub(self.completed);
         if newly == 0 {
-            if self.in_flight() > 0 && now_ns.saturating_sub(self.looked_ns) > STALL_NS {
+            if self.in_flight() > 0 && now_ns.saturating_sub(self.looked_ns) > LONG_NS {
                 self.share = SHARE_MIN;
             }
             return;
@@ -191,6 +247,23 @@ impl<M: Memory> Worker<M> {
         let wish = SHARE_NS / self.service_ns.max(1);
         self.share = wish.clamp(SHARE_MIN, 2 * self.share);
         (self.completed, self.looked_ns) = (completed, now_ns);
+    }
+
+    /// A service of its lets it show no sign of life for so long; `None`: it is not its service any more. The most
+    /// patient one decides.
+    pub fn set_stall(&mut self, service: &str, stall_ns: Option<u64>) {
+        match stall_ns {
+            Some(ns) => _ = self.stalls_ns.insert(service.into(), ns),
+            None => _ = self.stalls_ns.remove(service),
+        }
+        self.pulse.limit_ns = self.stalls_ns.values().copied().max().unwrap_or(u64::MAX);
+    }
+
+    /// Looks for signs of life. Costs two loads of lines that the worker writes.
+    pub fn feel_pulse(&mut self, now_ns: u64) {
+        let at = &self.progress;
+        let signs = [at.taken, at.completed, at.waiting].map(|word| self.page.load(word));
+        self.pulse.feel(signs, self.in_flight() == 0, now_ns);
     }
 
     /// A free ledger entry. There is one whenever there is room: at most one reply is counted as completed and not
@@ -234,7 +307,7 @@ impl<M: Memory> Worker<M> {
     pub fn carry(&mut self, entry: u16, carried: Entry) {
         let Entry { position, session, ticket } = carried;
         if let Some(flight) = self.flights.get_mut(usize::from(entry)) {
-            *flight = Flight { on: true, session, ticket, position };
+            *flight = Flight { on: true, session, ticket, position, ..Flight::default() };
             self.free.retain(|&e| e != entry);
             self.given += 1;
         }
@@ -285,6 +358,22 @@ impl<M: Memory> Worker<M> {
     /// The worker has unmapped what had this index.
     pub fn return_index(&mut self, index: u16) {
         self.indices.free.push(index);
+    }
+
+    /// It was given up, and says that it never began what lies at this position and behind: takes that off its books.
+    pub fn disown(&mut self, taken: u64) -> Vec<Flight> {
+        let unbegun = self.flights.iter_mut().filter(|f| f.on && f.position >= taken);
+        unbegun.map(std::mem::take).collect()
+    }
+
+    /// It may hold a right in a service from now on: on its books, before it hears of it.
+    pub fn mark_right(&mut self, service: &str) {
+        let (word, bit) = holds_bit(service);
+        let (at, marked) = (head::HOLDS + word, self.holds[word] | bit);
+        if marked != self.holds[word] {
+            self.holds[word] = marked;
+            self.work.store(at, marked);
+        }
     }
 
     /// What it may have had in its hands, and the position behind the last that it began. Only to be asked when the

@@ -23,6 +23,9 @@ use crate::limits::SCATTER_KEYS_MAX;
 use crate::resource::Key;
 use crate::scatter;
 
+/// How often a worker that finds nothing to do shows that it lives.
+const BEAT_NS: u64 = 500_000_000;
+
 /// What a worker's core asks of its shell.
 pub trait Effects {
     /// Rings the client of the session with this id.
@@ -120,6 +123,8 @@ pub struct WorkerCore<M: Memory> {
     ring: Taker<LINE>,
     completed: u64,
     parking: Parking,
+    /// When it last showed that it lives, though it had nothing to do.
+    beat_ns: u64,
     director: Bell,
     /// By the index that the director gave.
     sessions: Vec<Option<Session<M>>>,
@@ -144,6 +149,7 @@ impl<M: Memory> WorkerCore<M> {
             ring: Taker::new(at.ring, u64::from(shape.slots), start),
             completed: 0,
             parking: Parking::new(progress.waiting, 0),
+            beat_ns: 0,
             director: Bell::new(at.wanted),
             at,
             progress,
@@ -312,6 +318,10 @@ impl<M: Memory> WorkerCore<M> {
         let taken = self.ring.take(&self.work, Request::needs_tail);
         let taken = taken.map_err(|e| Fault::Stamp { position: e.position, stamp: e.stamp })?;
         let Some(record) = taken else {
+            if now_ns.saturating_sub(self.beat_ns) >= BEAT_NS {
+                self.beat_ns = now_ns;
+                self.parking.beat(&self.page);
+            }
             // The director may hold work back until it sees that this worker has begun what it was given. A store of
             // `taken` that isn't out yet is by the next look, and the one after `park` comes after a full fence.
             if self.director.must_ring_after_fence(&self.work) {

@@ -263,7 +263,13 @@ impl Worker {
         let operations: Result<Vec<Name>, Error> =
             operations.iter().map(|o| Name::new("operation", o)).collect();
         check_resources(options.resources.len())?;
-        self.inner.borrow_mut().provide(name, operations?, options)
+        let operations = operations?;
+        let unknown = |one: &&String| operations.iter().all(|o| o.as_str() != one.as_str());
+        if let Some(name) = options.idempotent.iter().find(unknown) {
+            let why = "it is said to be idempotent, but is not provided";
+            return Err(Error::Name { what: "operation", name: name.clone(), why });
+        }
+        self.inner.borrow_mut().provide(name, operations, options)
     }
 
     /// Changes what this worker declares and holds in a service that it provides: in one step, all of it or nothing,

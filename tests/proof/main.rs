@@ -12,6 +12,10 @@
 mod calls;
 mod deaths;
 mod endings;
+mod hangs;
+mod leaks;
+mod quotas;
+mod replace;
 mod resources;
 mod roles;
 mod support;

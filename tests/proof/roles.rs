@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use trine::{
-    Bus, Client, ClientOptions, Director, DirectorOptions, Error, Kept, Request, Stopper, Until, Worker,
-    WorkerOptions,
+    Bus, Client, ClientOptions, Director, DirectorOptions, Error, Kept, Request, ServiceOptions, Stopper,
+    Unheld, Until, Worker, WorkerOptions,
 };
 
 use crate::support::{MARK, bytes, mix};
@@ -40,6 +40,7 @@ pub fn play(role: &str) {
         "caller" => caller(),
         "holder" => holder(),
         "visitors" => visitors(),
+        "crowd" => crowd(),
         other => panic!("no role {other:?}"),
     }
 }
@@ -54,10 +55,20 @@ fn listen(mut each: impl FnMut(&str) + Send + 'static) {
 }
 
 fn director() {
-    let options = DirectorOptions::default()
+    let mut options = DirectorOptions::default()
         .share_max(argument("share_max", 128))
-        .waiting_per_route(argument("waiting_per_route", 4096));
-    let director = match Director::new(&bus(), options) {
+        .waiting_per_route(argument("waiting_per_route", 4096))
+        .stall(Duration::from_millis(argument("stall_ms", 30_000)))
+        .window(Duration::from_millis(argument("window_ms", 5_000)));
+    if let limit @ 1.. = argument("descriptors", 0) {
+        // And no quota, so that it is the kernel that says no.
+        nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, limit, limit)
+            .expect("a lower limit");
+        let descriptors = trine::Quota { pool: u64::MAX, process: u64::MAX };
+        options = options.quotas(trine::Quotas { descriptors, ..trine::Quotas::default() });
+    }
+    let made = if argument("replace", 0) == 1 { Director::replace } else { Director::new };
+    let director = match made(&bus(), options) {
         Ok(director) => director,
         Err(error) => return tell(format!("error {error}")),
     };
@@ -87,6 +98,7 @@ fn workers() {
         "open" => OPEN.store(true, Ordering::Release),
         "close" => OPEN.store(false, Ordering::Release),
         "count" => tell(format!("count {}", COUNT.load(Ordering::Relaxed))),
+        "hang up" => hang_up(),
         other => panic!("a worker can't {other:?}"),
     });
     let ids: Vec<String> = workers.iter().map(|w| w.id().to_string()).collect();
@@ -99,6 +111,18 @@ fn workers() {
     tell("stopped");
 }
 
+/// Ends this process's connections, as if the kernel had lost them.
+fn hang_up() {
+    use nix::sys::socket::{Shutdown, getsockopt, shutdown, sockopt::SockType};
+    for fd in 3..256 {
+        // SAFETY: whatever it is, it is only asked what it is; a socket that another thread closes meanwhile is none.
+        let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
+        if getsockopt(&borrowed, SockType).is_ok() {
+            let _ = shutdown(fd, Shutdown::Both);
+        }
+    }
+}
+
 const OPERATIONS: [&str; 17] = [
     "mix", "echo", "sleep", "gate", "keep", "late", "stuck", "fill", "fail", "panic", "drop", "forget",
     "count", "who", "watch", "die", "slow",
@@ -106,7 +130,16 @@ const OPERATIONS: [&str; 17] = [
 
 fn worker() -> Result<Worker, Error> {
     let worker = bus().worker(WorkerOptions::default().slots(argument("slots", 256)))?;
-    worker.provide(&argument("service", "work".to_owned()), &OPERATIONS)?;
+    let service = argument("service", "work".to_owned());
+    let idempotent = argument("idempotent", String::new());
+    let options = ServiceOptions::default().idempotent(idempotent.split_whitespace());
+    match argument("holds", 0u64) {
+        0 => _ = worker.provide_with(&service, &OPERATIONS, options)?,
+        key => {
+            worker.provide_with(&service, &OPERATIONS, options.exclusive(Unheld::Error))?;
+            worker.acquire(&service, key)?;
+        }
+    }
     Ok(worker)
 }
 
@@ -287,6 +320,18 @@ fn holder() {
     for pending in open {
         tell(format!("ended {:?}", pending.wait().map(|r| r.bytes().len()).map_err(|e| e.status())));
     }
+    std::thread::park();
+}
+
+/// Many clients, each with a call open, until they are killed.
+fn crowd() {
+    let options = ClientOptions::default().slots(4).arenas(1 << 16, 1 << 16);
+    let clients: Vec<Client> = (0..argument("sessions", 1)).filter_map(|_| client(options)).collect();
+    for client in &clients {
+        let route = client.route("work", "late").expect("a route");
+        let _ = client.request(route).submit(&20_000u64.to_le_bytes(), Until::Now).expect("a slot").detach();
+    }
+    tell("ready");
     std::thread::park();
 }
 

@@ -7,6 +7,8 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 use trine::{Bus, Client, ClientOptions, Director, DirectorHandle, DirectorOptions, Inspection};
 
@@ -183,6 +185,26 @@ impl Role {
         let _ = self.child.wait();
     }
 
+    #[allow(dead_code)] // not every test asks
+    /// SIGSTOP, and waits until all of its threads stand still.
+    pub fn freeze(&self) {
+        signal(self.pid(), Signal::SIGSTOP);
+        eventually("it stands still", || {
+            let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("a living process");
+            let stands = |task: std::io::Result<std::fs::DirEntry>| {
+                let stat = std::fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
+                Some(stat.rsplit(')').next()?.trim_start().starts_with('T'))
+            };
+            tasks.map(stands).all(|stands| stands == Some(true))
+        });
+    }
+
+    #[allow(dead_code)] // not every test asks
+    /// SIGCONT.
+    pub fn thaw(&self) {
+        signal(self.pid(), Signal::SIGCONT);
+    }
+
     /// Stops it in good order.
     pub fn stop(mut self) {
         self.say("stop");
@@ -205,6 +227,10 @@ impl Role {
         });
         ended.expect("it has ended")
     }
+}
+
+fn signal(pid: i32, signal: Signal) {
+    kill(Pid::from_raw(pid), signal).expect("a process of this test's own");
 }
 
 impl Drop for Role {

@@ -164,7 +164,12 @@ pub fn run(cpu: &Cpu<'_>) {
     let (world, plan) = (&cpu.world, &cpu.world.plan);
     world.start_director();
     let epoch = world.epoch.get();
-    let settings = Settings { epoch, waiting_per_route: plan.waiting_per_route, share_max: plan.share_max };
+    let settings = Settings {
+        epoch,
+        waiting_per_route: plan.waiting_per_route,
+        share_max: plan.share_max,
+        ..Settings::default()
+    };
     let core = DirectorCore::new(settings);
     let mut director = Director {
         cpu,

@@ -37,6 +37,8 @@ pub struct Provider {
     pub number: u16,
     /// What it speaks for; `None` is everything.
     pub scope: Option<u32>,
+    /// Whether it says that the operation may run more than once.
+    pub idempotent: bool,
 }
 
 /// An operation of a service.
@@ -149,7 +151,9 @@ impl Table {
         }
         for (i, name) in operations.iter().enumerate() {
             let key = self.operation_or_new(service_key, name);
-            self.operations[key].providers.push(Provider { worker, number: first + i as u16, scope });
+            let idempotent = options.idempotent.iter().any(|one| one == name);
+            let number = first + i as u16;
+            self.operations[key].providers.push(Provider { worker, number, scope, idempotent });
         }
         self.tell_operations(service_key);
         self.forget_unused(service_key);
@@ -387,6 +391,11 @@ impl Table {
     #[inline]
     pub fn operation_mut(&mut self, key: usize) -> &mut Operation {
         &mut self.operations[key]
+    }
+
+    /// The services' keys and names.
+    pub fn service_names(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.services.iter().map(|(key, service)| (key, &*service.name))
     }
 
     /// How many services there are.

@@ -14,7 +14,7 @@
 //! are swept out later, some in each turn. A living one is never robbed: a claim waits until the holder has said
 //! that it is done, however long that takes.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use slab::Slab;
 
@@ -147,6 +147,8 @@ pub struct Rights {
     dead: Vec<u32>,
     /// Nothing is granted: somebody may hold what this table doesn't know of.
     withheld: bool,
+    /// Services in which nothing is granted, for the same reason.
+    withheld_services: HashSet<usize>,
     notices: Vec<Notice>,
 }
 
@@ -290,7 +292,7 @@ impl Rights {
     fn grant_if_free(&mut self, claim: &Claim) -> bool {
         let Claim { worker, span } = *claim;
         let tenant = self.tenant_of(worker);
-        if self.withheld {
+        if self.withheld || self.withheld_services.contains(&span.space.service()) {
             return false;
         }
         // What has become more than a change may touch is granted when it has become less.
@@ -339,6 +341,28 @@ impl Rights {
     #[inline]
     pub fn is_withheld(&self) -> bool {
         self.withheld
+    }
+
+    /// Grants nothing in these services from now on, and again in all others. Returns whether that is a change.
+    pub fn withhold_services(&mut self, services: HashSet<usize>) -> bool {
+        let changes = services != self.withheld_services;
+        if changes {
+            self.withheld_services = services;
+            let spaces: Vec<Space> = self.claims.keys().copied().collect();
+            spaces.into_iter().for_each(|space| self.settle(space));
+        }
+        changes
+    }
+
+    /// Nor in this one.
+    pub fn withhold_service(&mut self, service: usize) {
+        self.withheld_services.insert(service);
+    }
+
+    /// Whether nothing is granted in a service.
+    #[inline]
+    pub fn is_withheld_in(&self, service: usize) -> bool {
+        !self.withheld_services.is_empty() && self.withheld_services.contains(&service)
     }
 
     /// A worker presents what it held under an earlier director. Returns whether it holds it now: not, if another
@@ -437,9 +461,14 @@ impl Rights {
 
     /// Whether a worker may hold so many more, and so many more claims may wait.
     pub fn has_room(&self, worker: usize, more: usize) -> bool {
-        let tenant = self.by_worker.get(&worker).and_then(|&tenant| self.tenants.get(tenant as usize));
-        tenant.map_or(0, |tenant| tenant.pieces) + more <= limits::RESOURCES_PER_WORKER
+        self.pieces_of(worker) + more <= limits::RESOURCES_PER_WORKER
             && self.claimed + more <= limits::CLAIMS_MAX
+    }
+
+    /// How many pieces a worker holds.
+    pub fn pieces_of(&self, worker: usize) -> usize {
+        let tenant = self.by_worker.get(&worker).and_then(|&tenant| self.tenants.get(tenant as usize));
+        tenant.map_or(0, |tenant| tenant.pieces)
     }
 
     /// Whether a span meets no more holdings than a change may touch.

@@ -1,0 +1,71 @@
+//! Who stands still.
+//!
+//! ```text
+//! every second:  a sign of life in every session  ─► a client that waits knows that the director lives
+//!                each worker's signs of life       ─► none for 3 s: others are given work first
+//!                                                     none for the stall limit, something in its hands: verdicts
+//! ```
+//! A process that is stopped is not dead: nothing can be taken back from it, since it may go on between any two
+//! instructions. So its calls end by verdict, their slots stay with it, and when it moves again it is a worker like any
+//! other. What it answers then frees the slots.
+
+use super::core::{DirectorCore, Effects};
+use crate::core::Memory;
+
+/// How often.
+const WATCH_NS: u64 = 1_000_000_000;
+
+impl<M: Memory> DirectorCore<M> {
+    /// Does it, if it is time to.
+    #[inline]
+    pub(super) fn watch(&mut self, now_ns: u64, fx: &mut impl Effects) {
+        if now_ns >= self.watch_at_ns {
+            self.watch_at_ns = now_ns + WATCH_NS.min(self.settings.stall_ns / 4);
+            self.show_life();
+            self.watch_workers(now_ns, fx);
+            self.sweep_cancelled(None, fx);
+            if self.recovery.has_missed() {
+                self.review_missed(fx);
+            }
+        }
+    }
+
+    fn show_life(&mut self) {
+        for (_, session) in self.sessions.iter_mut().filter(|(_, s)| s.is_served()) {
+            session.polled.beat(&session.inbox);
+        }
+    }
+
+    fn watch_workers(&mut self, now_ns: u64, fx: &mut impl Effects) {
+        let mut stalled = Vec::new();
+        for (key, worker) in &mut self.workers {
+            let was_stalled = worker.pulse.stalled;
+            worker.look(now_ns);
+            worker.feel_pulse(now_ns);
+            if was_stalled && !worker.pulse.stalled {
+                tracing::warn!(worker = worker.id, "it moves again");
+                self.news = true;
+            }
+            let is_busy = worker.in_flight() > 0 && !worker.pulse.stalled;
+            if is_busy && now_ns >= worker.pulse.stalls_ns() {
+                tracing::warn!(
+                    worker = worker.id,
+                    "it stands still: what it has in its hands ends by verdict"
+                );
+                worker.pulse.stalled = true;
+                stalled.push(key);
+            }
+        }
+        for key in stalled {
+            self.end_by_verdict(key, fx);
+            self.news = true;
+            self.held.wake_all();
+        }
+    }
+
+    /// When to look again: only while somebody has something in his hands.
+    pub(super) fn watch_again_ns(&self) -> u64 {
+        let is_busy = |w: &super::worker::Worker<M>| w.in_flight() > 0 && !w.pulse.stalled;
+        if self.workers.iter().any(|(_, w)| is_busy(w)) { self.watch_at_ns } else { u64::MAX }
+    }
+}
