@@ -156,6 +156,28 @@ fn without_a_director_signals_end_waits_and_armed_handles_find_the_next_one() {
 }
 
 #[test]
+fn a_worker_that_was_told_something_meanwhile_does_not_sleep() {
+    let here = here();
+    let worker = here.bus.worker(WorkerOptions::default()).unwrap();
+    worker.provide("text", &["echo"]).unwrap();
+    let client = here.bus.client(ClientOptions::default()).unwrap();
+    let echo = client.route("text", "echo").unwrap();
+    let pending = client.request(echo).submit(b"kept", Until::Forever).unwrap();
+    let kept = next_request(&worker);
+    // The director's word to drain is read by whoever asked for it, and not off the descriptor.
+    worker.drain().unwrap();
+    assert_eq!(worker.arm().unwrap(), Armed::Ready);
+    assert!(worker.next(Until::Now).unwrap().is_none(), "one is not answered yet");
+    assert_eq!(worker.arm().unwrap(), Armed::Sleep);
+    worker.disarm().unwrap();
+    let _ = worker.request(kept).unwrap().reply(b"done");
+    assert_eq!(worker.arm().unwrap(), Armed::Ready);
+    assert!(matches!(worker.next(Until::Now), Err(Error::Drained)));
+    assert_eq!(worker.arm().unwrap(), Armed::Ready);
+    assert_eq!(pending.wait().unwrap().bytes().to_vec(), b"done");
+}
+
+#[test]
 fn an_armed_handle_with_nothing_to_do_stays_asleep() {
     let here = here();
     let worker = here.bus.worker(WorkerOptions::default()).unwrap();

@@ -477,11 +477,12 @@ pub unsafe extern "C" fn trine_loan_free(client: *mut trine_client, loan: *mut c
     unsafe { handle::with(client, free) }
 }
 
-/// The descriptor for an event loop: see the head of this file. A negative number is a status.
+/// The descriptor for an event loop: see the head of this file. A negative number is a status: TRINE_EINVAL also in a
+/// forked child.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trine_client_fd(client: *const trine_client) -> c_int {
     // SAFETY: the rules of the header.
-    unsafe { handle::with(client, |calls: &mut Calls| Ok(calls.client.as_fd().as_raw_fd())) }
+    unsafe { handle::number(client, |calls: &mut Calls| Ok(calls.client.as_fd().as_raw_fd())) }
 }
 
 /// Before an event loop sleeps. TRINE_OK: poll the descriptor, then disarm. TRINE_READY: don't. [S] now and then.

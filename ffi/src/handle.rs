@@ -11,10 +11,10 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::cell::UnsafeCell;
 use std::collections::VecDeque;
-use std::ffi::{CString, c_char, c_void};
+use std::ffi::{CString, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, Once};
 
 use crate::status::*;
 
@@ -39,6 +39,8 @@ struct Head {
     magic: AtomicU32,
     /// Somebody is in it.
     busy: AtomicBool,
+    /// How often this process and those before it were forked when the handle was made.
+    forks: AtomicU32,
     /// A panic came through it. Belongs to who is in it, as the error does.
     broken: UnsafeCell<bool>,
     error: UnsafeCell<Cow<'static, str>>,
@@ -62,10 +64,36 @@ pub type FreeList<K> = Mutex<VecDeque<&'static Handle<K>>>;
 // and may be, by several threads.
 unsafe impl<K: Kind> Sync for Handle<K> {}
 
+/// Forks that have led to this process, since the library is in use. The library itself sees a fork, too; here it is
+/// seen before anything is touched.
+static FORKS: AtomicU32 = AtomicU32::new(0);
+
+fn forks() -> u32 {
+    static COUNTING: Once = Once::new();
+    extern "C" fn count() {
+        FORKS.fetch_add(1, Ordering::Relaxed);
+    }
+    COUNTING.call_once(|| {
+        // SAFETY: `count` does nothing but what may be done in a child of a process with threads. Fails only for want
+        // of memory; then the library finds most of it.
+        unsafe { nix::libc::pthread_atfork(None, None, Some(count)) };
+    });
+    FORKS.load(Ordering::Relaxed)
+}
+
 /// Who is in a handle: the only one. Leaves when it is dropped.
 struct Inside<'a>(&'a Head);
 
 impl Head {
+    /// Whether it is this process's own. One that is forked has only the one thread, which sees its own count.
+    #[inline]
+    fn check_fork(&self) -> Outcome {
+        if self.forks.load(Ordering::Relaxed) == FORKS.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        Err(Failure::plain(trine::Status::Forked))
+    }
+
     fn enter(&self) -> Outcome<Inside<'_>> {
         // Acquire: pairs with the release in Inside::drop, of whoever was in it before.
         if self.busy.swap(true, Ordering::Acquire) {
@@ -129,6 +157,7 @@ pub fn make<K: Kind, P>(body: K, shared: K::Shared) -> *mut P {
         let head = Head {
             magic: AtomicU32::new(FREE),
             busy: AtomicBool::new(false),
+            forks: AtomicU32::new(0),
             broken: UnsafeCell::new(false),
             error: UnsafeCell::new(Cow::Borrowed("")),
             c_error: UnsafeCell::new(CString::default()),
@@ -147,6 +176,7 @@ pub fn make<K: Kind, P>(body: K, shared: K::Shared) -> *mut P {
         (*handle.body.get(), *handle.shared.get()) = (Some(body), Some(shared));
         *handle.head.error.get() = Cow::Borrowed("");
     }
+    handle.head.forks.store(forks(), Ordering::Relaxed);
     drop(inside);
     handle.head.magic.store(K::MAGIC, Ordering::Release); // pairs with the acquire in find
     (&raw const *handle).cast_mut().cast()
@@ -205,6 +235,10 @@ pub unsafe fn with<K: Kind, P>(
     if inside.is_broken() {
         return TRINE_EPANIC;
     }
+    if let Err(failure) = inside.0.check_fork() {
+        inside.keep(&failure);
+        return failure.status;
+    }
     // Nobody sees what a panic left half done: the handle is broken then.
     let failure = match catch_unwind(AssertUnwindSafe(|| run(body))) {
         Ok(Ok(status)) => return status,
@@ -218,6 +252,21 @@ pub unsafe fn with<K: Kind, P>(
     failure.status
 }
 
+/// The same for what gives a number, from 0 on: a status is below 0 then, whatever it is.
+///
+/// # Safety
+/// As for [`find`].
+pub unsafe fn number<K: Kind, P>(pointer: *const P, look: impl FnOnce(&mut K) -> Outcome<c_int>) -> c_int {
+    let mut number = 0;
+    let keep = |body: &mut K| {
+        number = look(body)?;
+        Ok(TRINE_OK)
+    };
+    // SAFETY: the caller's promise.
+    let status = unsafe { with(pointer, keep) };
+    if status == TRINE_OK { number } else { status.min(TRINE_EINVAL) }
+}
+
 /// What other threads may use while one is in the handle.
 ///
 /// # Safety
@@ -225,6 +274,7 @@ pub unsafe fn with<K: Kind, P>(
 pub unsafe fn shared<K: Kind, P>(pointer: *const P) -> Outcome<&'static K::Shared> {
     // SAFETY: the caller's promise.
     let handle = unsafe { find::<K, P>(pointer)? };
+    handle.head.check_fork()?;
     // SAFETY: it was written before anybody had the handle, and stays until it is closed.
     let shared = unsafe { (*handle.shared.get()).as_ref() };
     shared.ok_or_else(|| Failure::argument("the handle is closed"))

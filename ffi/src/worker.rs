@@ -232,7 +232,8 @@ pub unsafe extern "C" fn trine_fail(
     unsafe { handle::with(worker, fail) }
 }
 
-/// Whether a request's caller has given it up, or is gone: 1 or 0. A negative number is a status.
+/// Whether a request's caller has given it up, or is gone: 1 or 0. A negative number is a status: TRINE_EINVAL also in
+/// a forked child.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trine_is_cancelled(worker: *mut trine_worker, request: trine_request) -> c_int {
     let look = |serving: &mut Serving| {
@@ -242,7 +243,7 @@ pub unsafe extern "C" fn trine_is_cancelled(worker: *mut trine_worker, request: 
         Ok(c_int::from(cancelled))
     };
     // SAFETY: the rules of the header.
-    unsafe { handle::with(worker, look) }
+    unsafe { handle::number(worker, look) }
 }
 
 /// Makes trine_next(), the one under way or else the next one, return TRINE_INTERRUPTED; once. From any thread, and from
@@ -260,11 +261,12 @@ pub unsafe extern "C" fn trine_wake(worker: *const trine_worker) -> trine_status
     status
 }
 
-/// The descriptor for an event loop: see the head of this file. A negative number is a status.
+/// The descriptor for an event loop: see the head of this file. A negative number is a status: TRINE_EINVAL also in a
+/// forked child.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trine_worker_fd(worker: *const trine_worker) -> c_int {
     // SAFETY: the rules of the header.
-    unsafe { handle::with(worker, |serving: &mut Serving| Ok(serving.worker.as_fd().as_raw_fd())) }
+    unsafe { handle::number(worker, |serving: &mut Serving| Ok(serving.worker.as_fd().as_raw_fd())) }
 }
 
 /// Before an event loop sleeps. TRINE_OK: poll the descriptor, then disarm. TRINE_READY: don't. [S] now and then.

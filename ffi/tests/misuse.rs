@@ -515,6 +515,9 @@ fn a_child_can_only_close() {
     let here = Here::new();
     let (client, worker) = (here.client(), here.worker(&[c"echo"]));
     let (mut reply, mut request) = (trine_reply::sized(), trine_incoming::sized());
+    let (mut loan, mut ticket, echo) = (null_mut(), 0, route(client, c"echo"));
+    // SAFETY: as the header says.
+    assert_eq!(unsafe { trine_loan(client, echo, 8, 0, &raw mut loan) }, TRINE_OK);
     // SAFETY: the child does little, and leaves by _exit.
     match unsafe { nix::unistd::fork() }.unwrap() {
         nix::unistd::ForkResult::Child => {
@@ -522,7 +525,17 @@ fn a_child_can_only_close() {
             let right = unsafe {
                 trine_call(client, 0, null(), 0, null(), &raw mut reply) == TRINE_FORKED
                     && trine_wait(client, TRINE_ANY, 0, &raw mut reply) == TRINE_FORKED
+                    && trine_send_loan(client, loan, 8, null(), 0, &raw mut ticket) == TRINE_FORKED
+                    && trine_loan_free(client, loan) == TRINE_FORKED
+                    && trine_cancel(client, 1) == TRINE_FORKED
+                    && trine_client_fd(client) == TRINE_EINVAL
+                    && trine_worker_fd(worker) == TRINE_EINVAL
+                    && trine_is_cancelled(worker, 1) == TRINE_EINVAL
+                    && trine_client_disarm(client) == TRINE_FORKED
                     && trine_next(worker, 0, &raw mut request) == TRINE_FORKED
+                    && trine_answer(worker, 1, null(), 0) == TRINE_FORKED
+                    && trine_drain(worker) == TRINE_FORKED
+                    && trine_wake(worker) == TRINE_FORKED
                     && trine_client_arm(client) == TRINE_FORKED
                     && trine_worker_arm(worker) == TRINE_FORKED
                     && trine_close(client) == TRINE_OK
@@ -535,9 +548,12 @@ fn a_child_can_only_close() {
             assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0)));
         }
     }
+    // The parent's are as they were, and were not woken.
     assert_eq!(route(client, c"echo"), 0);
     // SAFETY: as the header says.
     unsafe {
+        assert_eq!(trine_send_loan(client, loan, 8, null(), 0, &raw mut ticket), TRINE_OK);
+        assert_eq!(trine_next(worker, TRINE_FOREVER, &raw mut request), TRINE_OK);
         trine_close(client);
         trine_worker_close(worker);
     }

@@ -587,7 +587,8 @@ impl Inner {
         // A sleep of its own, though the last was never taken back: its bell may have been rung already.
         attached.awake();
         attached.park();
-        if stop.is_rung() || attached.is_ready() || attached.has_control() {
+        let told = attached.rights.has_told() || attached.rights.is_due(attached.taken()) || self.drained;
+        if told || stop.is_rung() || attached.is_ready() || attached.has_control() {
             attached.awake();
             return Ok(Armed::Ready);
         }
@@ -681,6 +682,8 @@ impl Inner {
         } else {
             &mut self.old.iter_mut().find(|(n, _)| *n == number)?.1
         };
+        // It may have been what a recall waits for.
+        attached.rights.look_again();
         Some((attached, begun))
     }
 
