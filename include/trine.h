@@ -436,6 +436,9 @@ typedef struct trine_incoming {
 // There is no such part: a call to several workers had more tickets than it needed.
 #define TRINE_NO_PART 23
 
+// A call to several workers would have had more parts than there was room for: see trine_reply.needed.
+#define TRINE_TOO_MANY_PARTS 24
+
 // An argument can't be: NULL, not such a handle, a bad length, name or option. Nothing was done.
 #define TRINE_EINVAL -1
 
@@ -548,7 +551,8 @@ trine_status trine_send_loan(struct trine_client *client,
 // Gives a loan back, unsent. NULL is fine.
 trine_status trine_loan_free(struct trine_client *client, void *loan);
 
-// The descriptor for an event loop: see the head of this file. A negative number is a status.
+// The descriptor for an event loop: see the head of this file. A negative number is a status: TRINE_EINVAL also in a
+// forked child.
 int trine_client_fd(const struct trine_client *client);
 
 // Before an event loop sleeps. TRINE_OK: poll the descriptor, then disarm. TRINE_READY: don't. [S] now and then.
@@ -683,14 +687,16 @@ trine_status trine_fail(struct trine_worker *worker,
                         uint32_t code,
                         const char *message);
 
-// Whether a request's caller has given it up, or is gone: 1 or 0. A negative number is a status.
+// Whether a request's caller has given it up, or is gone: 1 or 0. A negative number is a status: TRINE_EINVAL also in
+// a forked child.
 int trine_is_cancelled(struct trine_worker *worker, trine_request request);
 
 // Makes trine_next(), the one under way or else the next one, return TRINE_INTERRUPTED; once. From any thread, and from
 // a signal handler, until trine_worker_close() is called. [S]
 trine_status trine_wake(const struct trine_worker *worker);
 
-// The descriptor for an event loop: see the head of this file. A negative number is a status.
+// The descriptor for an event loop: see the head of this file. A negative number is a status: TRINE_EINVAL also in a
+// forked child.
 int trine_worker_fd(const struct trine_worker *worker);
 
 // Before an event loop sleeps. TRINE_OK: poll the descriptor, then disarm. TRINE_READY: don't. [S] now and then.

@@ -58,6 +58,8 @@ pub const TRINE_NO_SUCH_RESOURCE: trine_status = 21;
 pub const TRINE_BAD_RESOURCE: trine_status = 22;
 /// There is no such part: a call to several workers had more tickets than it needed.
 pub const TRINE_NO_PART: trine_status = 23;
+/// A call to several workers would have had more parts than there was room for: see trine_reply.needed.
+pub const TRINE_TOO_MANY_PARTS: trine_status = 24;
 /// An argument can't be: NULL, not such a handle, a bad length, name or option. Nothing was done.
 pub const TRINE_EINVAL: trine_status = -1;
 /// Another thread uses this handle now. Nothing was done.

@@ -35,6 +35,7 @@ class Status(enum.IntEnum):
     NO_SUCH_RESOURCE = 21
     BAD_RESOURCE = 22
     NO_PART = 23
+    TOO_MANY_PARTS = 24
     EINVAL = -1
     EBUSY = -2
     ESYSTEM = -3
@@ -56,7 +57,7 @@ class Error(Exception):
     may_have_run: bool
     #: After WORKER_ERROR: the worker's own number.
     code: int
-    #: After REPLY_TOO_LARGE: the bytes of room that the result needs.
+    #: After REPLY_TOO_LARGE: the bytes of room that the result needs. After TOO_MANY_PARTS: how many there would be.
     needed: Optional[int]
 
     def __init__(self, status: int, message: str, may_have_run: bool = False, code: int = 0,
@@ -87,7 +88,8 @@ class Cancelled(Error):
 
 
 class TooLarge(Error, ValueError):
-    """The result does not fit its room (`needed` says what would), or the request does not fit the arena."""
+    """The result does not fit its room, the request does not fit the arena, or there are more parts than there is room
+    for. `needed` says what would fit."""
 
 
 class Busy(Error):
@@ -153,7 +155,7 @@ CLASSES: Dict[int, Type[Error]] = {
     _S.NOT_BEGUN: Busy, _S.WORKER_DIED: WorkerDied, _S.MAY_HAVE_RUN: WorkerDied, _S.WORKER_ERROR: WorkerError,
     _S.DIRECTOR_GONE: DirectorGone, _S.INTERRUPTED: Interrupted, _S.PROTOCOL_MISMATCH: ProtocolError,
     _S.FAULT: ProtocolError, _S.FORKED: Forked, _S.NOT_HELD: ResourceError, _S.NO_SUCH_RESOURCE: ResourceError,
-    _S.BAD_RESOURCE: ResourceError, _S.NO_PART: ResourceError, _S.EINVAL: InvalidArgument,
+    _S.TOO_MANY_PARTS: TooLarge, _S.BAD_RESOURCE: ResourceError, _S.NO_PART: ResourceError, _S.EINVAL: InvalidArgument,
     _S.EBUSY: ConcurrentUse, _S.ESYSTEM: SystemFailure, _S.EPANIC: InternalError, _S.DRAINED: Drained,
 }
 
@@ -171,5 +173,5 @@ def failure(status: int, handle: Optional[int], reply: Optional[_native.Reply] =
     text = (message or b"").decode(errors="replace")
     if reply is None:
         return _rebuild(status, text, False, 0, None)
-    needed = reply.needed if status == Status.REPLY_TOO_LARGE else None
+    needed = reply.needed if status in (Status.REPLY_TOO_LARGE, Status.TOO_MANY_PARTS) else None
     return _rebuild(status, text, bool(reply.flags & _native.RAN), reply.code, needed)
