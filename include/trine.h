@@ -689,7 +689,8 @@ trine_status trine_fail(struct trine_worker *worker,
 
 // Whether a request's caller has given it up, or is gone: 1 or 0. A negative number is a status: TRINE_EINVAL also in
 // a forked child.
-int trine_is_cancelled(struct trine_worker *worker, trine_request request);
+int trine_is_cancelled(struct trine_worker *worker,
+                       trine_request request);
 
 // Makes trine_next(), the one under way or else the next one, return TRINE_INTERRUPTED; once. From any thread, and from
 // a signal handler, until trine_worker_close() is called. [S]
