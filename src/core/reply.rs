@@ -7,7 +7,8 @@
 //! a time and needs no compare-and-swap. It is spent by publishing the stamp. Stamps of a slot only grow, and a
 //! ticket is never used again, so a late reply can't be taken for the answer to a newer call.
 
-use super::{Read, Write, ring::copy_record};
+use super::ring::{read_record, write_record};
+use super::{Read, Write};
 
 /// Where the reply slots lie.
 #[derive(Clone, Copy, Debug)]
@@ -34,12 +35,12 @@ impl<const W: usize> Replies<W> {
         self.base + self.slot(ticket) * W
     }
 
-    /// Answers a ticket: spends the reply right, which the caller holds. The first `used` words are written; word 0
-    /// is ignored. Wait-free.
+    /// Answers a ticket: spends the reply right, which the caller holds. Word 0 of the record is ignored, and its second
+    /// half is written only where `used` words reach into it. Wait-free.
     #[inline]
     pub fn publish(&self, mem: &impl Write, ticket: u64, record: &[u64; W], used: usize) {
         let at = self.at(ticket);
-        mem.copy_in(at + 1, &record[1..used]);
+        write_record(mem, at, record, used);
         mem.release(); // pairs with the acquire in take
         mem.store(at, ticket + 1);
     }
@@ -58,10 +59,24 @@ impl<const W: usize> Replies<W> {
         ticket: u64,
         tail: impl FnOnce(&[u64; W]) -> bool,
     ) -> Option<[u64; W]> {
+        let mut record = [0; W];
+        self.take_into(mem, ticket, &mut record, tail).then_some(record)
+    }
+
+    /// The same, into a copy that there is already: what is not read of it stays. Says whether there is an answer.
+    #[inline]
+    pub fn take_into(
+        &self,
+        mem: &impl Read,
+        ticket: u64,
+        record: &mut [u64; W],
+        tail: impl FnOnce(&[u64; W]) -> bool,
+    ) -> bool {
         if self.stamp(mem, ticket) <= ticket {
-            return None;
+            return false;
         }
         mem.acquire(); // pairs with the release in publish
-        Some(copy_record(mem, self.at(ticket), tail))
+        read_record(mem, self.at(ticket), record, tail);
+        true
     }
 }

@@ -14,6 +14,7 @@
 //! Positions are 64-bit and only grow, so a stamp is never seen twice.
 
 use super::{Read, Write};
+use crate::layout::HEAD;
 
 /// Where a ring lies.
 #[derive(Clone, Copy, Debug)]
@@ -53,12 +54,12 @@ impl<const W: usize> Publisher<W> {
         self.next
     }
 
-    /// Publishes a record; its word 0 is ignored, and of the others only the first `used` words are written.
-    /// The caller knows that the slot's last record was taken. Wait-free.
+    /// Publishes a record; its word 0 is ignored, and its second half is written only where `used` words reach into
+    /// it. The caller knows that the slot's last record was taken. Wait-free.
     #[inline]
     pub fn publish(&mut self, mem: &impl Write, record: &[u64; W], used: usize) {
         let at = self.slots.at(self.next);
-        mem.copy_in(at + 1, &record[1..used]);
+        write_record(mem, at, record, used);
         self.next += 1;
         mem.release(); // pairs with the acquire in Taker::take
         mem.store(at, self.next);
@@ -99,44 +100,66 @@ impl<const W: usize> Taker<W> {
         mem.load(self.slots.at(self.next)) > self.next
     }
 
-    /// Takes the next record: one private copy, which the caller validates. Its second half is read only when
-    /// `tail` says so of the first. Wait-free.
+    /// Takes the next record: one private copy, which the caller validates. See [`take_into`](Self::take_into).
     #[inline]
     pub fn take(
         &mut self,
         mem: &impl Read,
         tail: impl FnOnce(&[u64; W]) -> bool,
     ) -> Result<Option<[u64; W]>, Overrun> {
+        let mut record = [0; W];
+        Ok(self.take_into(mem, &mut record, tail)?.then_some(record))
+    }
+
+    /// Takes the next record into a private copy, which the caller validates, and says whether there is one. Its second
+    /// half is read only when `tail` says so of the first; else what stood in the copy stays there. Wait-free.
+    #[inline]
+    pub fn take_into(
+        &mut self,
+        mem: &impl Read,
+        record: &mut [u64; W],
+        tail: impl FnOnce(&[u64; W]) -> bool,
+    ) -> Result<bool, Overrun> {
         let at = self.slots.at(self.next);
         let stamp = mem.load(at);
         if stamp <= self.next {
-            return Ok(None);
+            return Ok(false);
         }
         if stamp != self.next + 1 {
             return Err(Overrun { position: self.next, stamp });
         }
         mem.acquire(); // pairs with the release in Publisher::publish
         self.next += 1;
-        Ok(Some(copy_record(mem, at, tail)))
+        read_record(mem, at, record, tail);
+        Ok(true)
     }
 }
 
-/// Copies a record's first half, and its second if `tail` says so; what is not copied is zero.
+/// Writes a record but for its stamp: the first half, and the second if `used` words reach into it.
 #[inline]
-pub(super) fn copy_record<const W: usize>(
+pub(super) fn write_record<const W: usize>(mem: &impl Write, at: usize, record: &[u64; W], used: usize) {
+    if W <= HEAD || used > HEAD {
+        mem.copy_in(at + 1, &record[1..]);
+    } else {
+        mem.copy_in(at + 1, &record[1..HEAD]);
+    }
+}
+
+/// Copies a record's first half, and its second if `tail` says so.
+#[inline]
+pub(super) fn read_record<const W: usize>(
     mem: &impl Read,
     at: usize,
+    record: &mut [u64; W],
     tail: impl FnOnce(&[u64; W]) -> bool,
-) -> [u64; W] {
-    use crate::layout::HEAD;
+) {
     if W <= HEAD {
-        return mem.copy_out(at);
+        *record = mem.copy_out(at);
+        return;
     }
-    let mut record = [0; W];
     record[..HEAD].copy_from_slice(&mem.copy_out::<HEAD>(at));
-    if tail(&record) {
+    if tail(record) {
         let rest = mem.copy_out::<HEAD>(at + HEAD);
         record[HEAD..].copy_from_slice(&rest[..W - HEAD]);
     }
-    record
 }

@@ -278,15 +278,16 @@ impl<M: Memory> DirectorCore<M> {
 
     /// Takes what a session has published, up to the budget.
     pub(super) fn poll_session(&mut self, key: usize, now_ns: u64, fx: &mut impl Effects) -> bool {
+        let mut record = [0; LINE];
         for n in 0..BUDGET {
             let Some(session) = self.sessions.get_mut(key).filter(|s| s.is_served()) else { return n > 0 };
-            match session.take() {
-                Ok(Some((record, request))) => {
+            match session.take(&mut record) {
+                Ok(Some(request)) => {
                     session.active_ns = now_ns;
                     if session.polled.is_parked() {
                         session.polled.awake(&session.inbox);
                     }
-                    self.route(key, record, request, now_ns, fx);
+                    self.route(key, &mut record, &request, now_ns, fx);
                 }
                 Ok(None) => return n > 0,
                 Err(fault) => {
@@ -328,8 +329,8 @@ impl<M: Memory> DirectorCore<M> {
     pub(super) fn route(
         &mut self,
         key: usize,
-        mut record: Record,
-        request: Request,
+        record: &mut Record,
+        request: &Request,
         now_ns: u64,
         fx: &mut impl Effects,
     ) {
@@ -340,8 +341,8 @@ impl<M: Memory> DirectorCore<M> {
             record[WORD_TAKEN_NS] = fx.clock_ns();
         }
         if request.flags & flag::AGAIN != 0 {
-            match self.settle(key, record, &request, fx) {
-                Some(fresh) => record = fresh,
+            match self.settle(key, *record, request, fx) {
+                Some(fresh) => *record = fresh,
                 None => return,
             }
         }
@@ -358,12 +359,12 @@ impl<M: Memory> DirectorCore<M> {
         let found = self.table.operation(operation);
         let resource = if found.by_key { request.resource() } else { None };
         if let (Some(resource), Some(_)) = (resource, found.unheld) {
-            return self.route_held(key, record, request, resource, now_ns, fx);
+            return self.route_held(key, *record, *request, resource, now_ns, fx);
         }
         // Whoever waits already goes first: his own calls for their order, the others' for fairness.
         if found.is_quiet() {
             match self.choose(operation, key, resource, now_ns, fx) {
-                Choice::Give(to, index) => return self.dispatch(key, &mut record, &request, to, index, fx),
+                Choice::Give(to, index) => return self.dispatch(key, record, request, to, index, fx),
                 Choice::Nobody => return self.refuse(key, request.ticket, Status::NoWorker, fx),
                 Choice::Wait => {}
             }
@@ -371,7 +372,7 @@ impl<M: Memory> DirectorCore<M> {
         if !self.has_place(key, waiting, fx) {
             return self.refuse(key, request.ticket, Status::Busy, fx);
         }
-        self.wait(key, operation, &request, &record);
+        self.wait(key, operation, request, record);
     }
 
     /// Whether one more call may wait on a route on which so many do. Calls that their callers have given up hold half
@@ -590,7 +591,7 @@ impl<M: Memory> DirectorCore<M> {
         if let Some(worker) = self.workers.get(first) {
             worker.fence(); // pairs with the fence in Parking::park, of each worker
         }
-        for key in std::mem::take(&mut self.touched) {
+        for key in self.touched.drain(..) {
             if self.workers.get_mut(key).is_some_and(Worker::must_ring) {
                 fx.ring(Peer::Worker(key));
             }

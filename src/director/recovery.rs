@@ -359,10 +359,11 @@ impl<M: Memory> DirectorCore<M> {
         }
         if std::mem::take(&mut self.resettle) {
             for (key, slot) in std::mem::take(&mut self.recovery.held) {
-                let Some(record) = self.sessions.get_mut(key).and_then(|s| s.take_held(slot)) else {
+                let Some(mut record) = self.sessions.get_mut(key).and_then(|s| s.take_held(slot)) else {
                     continue;
                 };
-                self.route(key, record, Request::of_client(&record), now_ns, fx);
+                let request = Request::of_client(&record);
+                self.route(key, &mut record, &request, now_ns, fx);
             }
         }
         if !self.recovery.open && self.recovery.republishing == 0 && self.recovery.held.is_empty() {

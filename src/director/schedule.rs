@@ -94,6 +94,11 @@ impl<M: Memory> DirectorCore<M> {
             (Policy::Affinity, None) => Policy::Jbsq,
             (policy, _) => policy,
         };
+        if resource.is_none()
+            && let Some(choice) = self.only(operation, key, policy, now_ns)
+        {
+            return choice;
+        }
         let bound = match (policy, resource) {
             (Policy::Affinity, Some(resource)) => self.bound(operation, resource, now_ns),
             _ => 0,
@@ -162,6 +167,19 @@ impl<M: Memory> DirectorCore<M> {
             None if hope || self.recovery.awaits_workers() => Choice::Wait,
             None => Choice::Nobody,
         }
+    }
+
+    /// The usual case, said quickly: there is one worker, it knows the session, and has room.
+    #[inline]
+    fn only(&mut self, operation: usize, key: usize, policy: Policy, now_ns: u64) -> Option<Choice> {
+        let &[provider] = &self.table.operation(operation).providers[..] else { return None };
+        let Mapping::Open(index) = self.sessions[key].mapping(provider.worker) else { return None };
+        let worker = self.workers.get_mut(provider.worker).filter(|w| w.is_serving())?;
+        if !worker.has_room() {
+            worker.look(now_ns);
+        }
+        let room = if policy == Policy::Jbsq { worker.has_room() } else { worker.has_slots() };
+        room.then_some(Choice::Give(provider, index))
     }
 
     /// The load bound among the workers that may do a call on this key.

@@ -36,7 +36,6 @@ struct WaitingCall {
     parked: bool,
     next: u32,
     previous: u32,
-    record: Record,
 }
 
 /// A route of a session.
@@ -106,6 +105,8 @@ pub struct Session<M: Memory> {
     places: Box<[WaitingCall]>,
     /// Slots of the scatter that is being taken, in its order; empty when none is.
     gather: Vec<u32>,
+    /// The records of those that wait, apart: every call looks at its place, and few wait.
+    records: Box<[Record]>,
     /// Calls that wait, on all routes.
     pub waiting: u32,
     /// Calls taken since it attached.
@@ -141,7 +142,6 @@ impl<M: Memory> Session<M> {
             parked: false,
             next: NONE,
             previous: NONE,
-            record: [0; LINE],
         };
         // Each director's numbers are above those of the one before, so that no client takes a new cold spell for
         // one that it has rung for already.
@@ -158,6 +158,7 @@ impl<M: Memory> Session<M> {
             mappings: Vec::new(),
             places: (0..n).map(place).collect(),
             gather: Vec::new(),
+            records: vec![[0; LINE]; n as usize].into_boxed_slice(),
             waiting: 0,
             calls: 0,
             retired: false,
@@ -184,16 +185,18 @@ impl<M: Memory> Session<M> {
 
     /// Takes the next request: copied once, and every field that anybody will use checked against its bound.
     #[inline]
-    pub fn take(&mut self) -> Result<Option<(Record, Request)>, Fault> {
-        let taken = self.ring.take(&self.outbox, Request::needs_tail);
-        let taken = taken.map_err(|e| Fault::Stamp { position: e.position, stamp: e.stamp })?;
-        let Some(record) = taken else { return Ok(None) };
-        let request = Request::of_client(&record);
-        self.check(&record, &request)?;
+    pub fn take(&mut self, record: &mut Record) -> Result<Option<Request>, Fault> {
+        let taken = self.ring.take_into(&self.outbox, record, Request::needs_tail);
+        if !taken.map_err(|e| Fault::Stamp { position: e.position, stamp: e.stamp })? {
+            return Ok(None);
+        }
+        let request = Request::of_client(record);
+        self.check(record, &request)?;
         self.calls += 1;
-        Ok(Some((record, request)))
+        Ok(Some(request))
     }
 
+    #[inline]
     fn check(&mut self, record: &Record, request: &Request) -> Result<(), Fault> {
         let within = |field, value: u64, bound: u64| {
             if value <= bound { Ok(()) } else { Err(Fault::Field { field, value, bound }) }
@@ -374,7 +377,8 @@ impl<M: Memory> Session<M> {
         let Some(route) = self.routes.get_mut(number as usize).and_then(Option::as_mut) else { return false };
         let list = &mut route.lists[request.class()];
         let place = &mut self.places[slot as usize];
-        (place.record, place.occupied, place.parked) = (*record, true, false);
+        self.records[slot as usize] = *record;
+        (place.occupied, place.parked) = (true, false);
         (place.next, place.previous) = (NONE, list.last);
         match std::mem::replace(&mut list.last, slot) {
             NONE => list.first = slot,
@@ -389,7 +393,8 @@ impl<M: Memory> Session<M> {
     pub fn hold(&mut self, request: &Request, record: &Record) -> u32 {
         let slot = self.replies.slot(request.ticket);
         let place = &mut self.places[slot];
-        (place.record, place.occupied, place.parked, place.held) = (*record, true, false, true);
+        self.records[slot] = *record;
+        (place.occupied, place.parked, place.held) = (true, false, true);
         slot as u32
     }
 
@@ -397,14 +402,15 @@ impl<M: Memory> Session<M> {
     pub fn take_held(&mut self, slot: u32) -> Option<Record> {
         let place = self.places.get_mut(slot as usize).filter(|p| p.held)?;
         (place.occupied, place.held) = (false, false);
-        Some(place.record)
+        Some(self.records[slot as usize])
     }
 
     /// Lets a call wait for one certain worker, or for a resource's holder. Returns its slot.
     pub fn park(&mut self, request: &Request, record: &Record) -> u32 {
         let slot = self.replies.slot(request.ticket) as u32;
         let place = &mut self.places[slot as usize];
-        (place.record, place.occupied, place.parked) = (*record, true, true);
+        self.records[slot as usize] = *record;
+        (place.occupied, place.parked) = (true, true);
         if let Some(route) = self.route(request.operation) {
             route.waiting += 1;
         }
@@ -414,7 +420,7 @@ impl<M: Memory> Session<M> {
 
     /// The call that waits in a slot for one certain worker, or for a resource's holder.
     pub fn parked_record(&self, slot: u32) -> Option<&Record> {
-        self.places.get(slot as usize).filter(|p| p.occupied && p.parked).map(|p| &p.record)
+        self.places.get(slot as usize).filter(|p| p.occupied && p.parked).map(|_| &self.records[slot as usize])
     }
 
     /// The slot of the first call that waits on a route in a class; if there is none, its turn is over.
@@ -426,7 +432,7 @@ impl<M: Memory> Session<M> {
 
     /// The call that waits in a slot.
     pub fn waiting_record(&self, slot: u32) -> Option<&Record> {
-        self.places.get(slot as usize).filter(|p| p.occupied).map(|p| &p.record)
+        self.places.get(slot as usize).filter(|p| p.occupied).map(|_| &self.records[slot as usize])
     }
 
     /// Takes a call out of its route's list.
@@ -439,7 +445,7 @@ impl<M: Memory> Session<M> {
             return;
         }
         let (previous, next, parked) = (place.previous, place.next, place.parked);
-        let request = Request::of_client(&place.record);
+        let request = Request::of_client(&self.records[slot as usize]);
         let Some(route) = self.routes[request.operation as usize].as_mut() else { return };
         route.waiting -= 1;
         self.waiting -= 1;
