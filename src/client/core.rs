@@ -37,7 +37,7 @@ pub struct Outcome {
     pub status: Status,
     /// Whether the operation may have run.
     pub may_have_run: bool,
-    /// The reply as it was found; zeros if there is none.
+    /// The reply as it was found, as far as its head says that there is any; zeros if there is none.
     pub record: Record,
 }
 
@@ -48,14 +48,23 @@ impl Outcome {
 
     /// What a reply says.
     pub(super) fn of_reply(ticket: u64, record: Record) -> Self {
-        let status = if record[0] != ticket + 1 {
+        let mut outcome = Outcome { status: Status::Fault, may_have_run: true, record };
+        outcome.judge(ticket);
+        outcome
+    }
+
+    /// Sees from the record, which was read as the reply to this ticket, how the call ended.
+    #[inline]
+    fn judge(&mut self, ticket: u64) {
+        self.status = if self.record[0] != ticket + 1 {
             Status::Fault // a stamp from the future: somebody scribbled here
         } else {
-            Status::from_number(ReplyHead::of(&record).status).unwrap_or(Status::Fault)
+            Status::from_number(self.head().status).unwrap_or(Status::Fault)
         };
         // Whoever ends a call for its deadline or because it was cancelled has not run it.
-        let not_run = matches!(status, Status::DeadlineExceeded | Status::Cancelled | Status::DirectorGone);
-        Outcome { status, may_have_run: status.may_have_run() && !not_run, record }
+        let not_run =
+            matches!(self.status, Status::DeadlineExceeded | Status::Cancelled | Status::DirectorGone);
+        self.may_have_run = self.status.may_have_run() && !not_run;
     }
 
     /// The head of the reply.
@@ -109,7 +118,7 @@ pub(super) struct Slot {
     position: u64,
     /// Nobody will look at the outcome.
     one_way: bool,
-    /// Once `Ended`.
+    /// Once `Ended`. Of its record, what the reply did not use is left from earlier ones.
     pub outcome: Outcome,
 }
 
@@ -400,8 +409,8 @@ impl<M: Memory> ClientCore<M> {
         if s.state != State::Open {
             return;
         }
-        if let Some(record) = self.replies.take(&self.inbox, s.ticket, ReplyHead::needs_tail) {
-            return self.answered(slot, record, fx);
+        if self.replies.take_into(&self.inbox, s.ticket, &mut s.outcome.record, ReplyHead::needs_tail) {
+            return self.answered(slot, fx);
         }
         if s.deadline_ns != 0 && now_ns >= s.deadline_ns {
             return self.give_up(slot, Outcome::without_reply(Status::DeadlineExceeded, true));
@@ -415,13 +424,14 @@ impl<M: Memory> ClientCore<M> {
     }
 
     /// A stamp is in: the call has ended, or is tried again.
-    fn answered(&mut self, slot: u32, record: Record, fx: &mut impl Effects) {
+    #[inline]
+    fn answered(&mut self, slot: u32, fx: &mut impl Effects) {
         let n = self.slots.len() as u64;
         let s = &mut self.slots[slot as usize];
-        let mut outcome = Outcome::of_reply(s.ticket, record);
-        let may_rerun = outcome.head().flags & reply_flag::MAY_RERUN != 0;
-        s.died += u32::from(outcome.status == Status::WorkerDied);
-        let again = match outcome.status {
+        s.outcome.judge(s.ticket);
+        let may_rerun = s.outcome.head().flags & reply_flag::MAY_RERUN != 0;
+        s.died += u32::from(s.outcome.status == Status::WorkerDied);
+        let again = match s.outcome.status {
             Status::NotBegun => true,
             Status::WorkerDied => may_rerun && s.died < RUNS_MAX,
             _ => false,
@@ -435,19 +445,20 @@ impl<M: Memory> ClientCore<M> {
         }
         if s.died > 0 {
             // An earlier attempt may have run, whatever has become of this one.
-            outcome.may_have_run = true;
-            if !outcome.status.may_have_run() {
-                outcome.status = Status::WorkerDied;
+            s.outcome.may_have_run = true;
+            if !s.outcome.status.may_have_run() {
+                s.outcome.status = Status::WorkerDied;
             }
         }
-        self.end(slot, outcome, Returned::Yes);
+        self.end(slot, Returned::Yes);
     }
 
     /// An open call has ended: its caller is to hear of it, if there is one.
-    fn end(&mut self, slot: u32, outcome: Outcome, returned: Returned) {
+    #[inline]
+    fn end(&mut self, slot: u32, returned: Returned) {
         self.open -= 1;
         let s = &mut self.slots[slot as usize];
-        (s.outcome, s.state) = (outcome, State::Ended(returned));
+        s.state = State::Ended(returned);
         if s.one_way {
             self.one_way -= 1;
             self.release(slot);
@@ -458,7 +469,8 @@ impl<M: Memory> ClientCore<M> {
     fn give_up(&mut self, slot: u32, outcome: Outcome) {
         let s = &mut self.slots[slot as usize];
         self.outbox.store(self.out.cancel + slot as usize, s.ticket + 1);
-        self.end(slot, outcome, Returned::No);
+        s.outcome = outcome;
+        self.end(slot, Returned::No);
     }
 
     /// Director's verdicts: calls at a worker that lives and may never answer.

@@ -20,7 +20,7 @@ use crate::layout::SessionShape;
 use crate::limits;
 use crate::memory::Fork;
 use crate::resource::Key;
-use crate::waiting::{Armed, Until, Waiter, Waiting, now_ns};
+use crate::waiting::{Armed, Until, Waiter, Waiting, coarse_ns, now_ns};
 
 /// How often a client that doesn't sleep looks whether its director is still there.
 const CHECK_NS: u64 = 1_000_000;
@@ -873,6 +873,6 @@ pub(super) fn not_sent(error: Error) -> CallError {
 pub(super) fn deadline_ns(deadline: Option<Instant>) -> u64 {
     match deadline {
         Some(at) => crate::waiting::to_ns(at),
-        None => now_ns() + limits::DEADLINE_DEFAULT_NS,
+        None => coarse_ns() + limits::DEADLINE_DEFAULT_NS,
     }
 }

@@ -39,6 +39,11 @@ pub trait Write: Read {
     /// A full fence: the store before it and the load after it are not exchanged.
     fn full(&self);
 
+    /// A hint: the line of this word will be written soon, so it may be fetched now, to be owned by then. Changes
+    /// nothing.
+    #[inline]
+    fn prepare(&self, _word: usize) {}
+
     /// Copies words in.
     #[inline]
     fn copy_in(&self, at: usize, words: &[u64]) {
@@ -79,6 +84,8 @@ pub enum Turn<T> {
     Done(T),
     /// Something to do, and perhaps more.
     Busy,
+    /// Something to do, and no more: a look just now found nothing else.
+    Settled,
     /// Nothing.
     Idle,
 }
@@ -111,6 +118,11 @@ pub fn block_on<P: Party, O: Os>(party: &mut P, os: &mut O) -> P::Out {
         match party.turn(os.now_ns()) {
             Turn::Done(out) => return out,
             Turn::Busy => os.busy(),
+            Turn::Settled => {
+                os.busy();
+                // Where it is time to park, the next turn says so too.
+                let _ = os.idle();
+            }
             Turn::Idle if os.idle() => {}
             Turn::Idle => {
                 party.park();

@@ -9,6 +9,7 @@
 
 use super::ring::{read_record, write_record};
 use super::{Read, Write};
+use crate::layout::HEAD;
 
 /// Where the reply slots lie.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +44,14 @@ impl<const W: usize> Replies<W> {
         write_record(mem, at, record, used);
         mem.release(); // pairs with the acquire in take
         mem.store(at, ticket + 1);
+    }
+
+    /// Fetches a ticket's slot before it is answered.
+    #[inline]
+    pub fn prepare(&self, mem: &impl Write, ticket: u64) {
+        let at = self.at(ticket);
+        mem.prepare(at);
+        mem.prepare(at + HEAD.min(W - 1));
     }
 
     /// The stamp in a ticket's slot: above the ticket, if it was answered.

@@ -63,6 +63,11 @@ impl<const W: usize> Publisher<W> {
         self.next += 1;
         mem.release(); // pairs with the acquire in Taker::take
         mem.store(at, self.next);
+        let ahead = self.slots.at(self.next);
+        mem.prepare(ahead);
+        if used > HEAD {
+            mem.prepare(ahead + HEAD);
+        }
     }
 }
 

@@ -102,6 +102,17 @@ pub enum Told<'a> {
     },
 }
 
+/// What a look into a session's ring gave.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Took {
+    /// Nothing was there.
+    Nothing,
+    /// All that there was.
+    All,
+    /// Something, and there may be more.
+    More,
+}
+
 /// What can be set.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -217,15 +228,16 @@ impl<M: Memory> DirectorCore<M> {
     /// Looks at every hot session once, and at what waits.
     pub fn turn(&mut self, now_ns: u64, fx: &mut impl Effects) -> Turn<()> {
         self.watch(now_ns, fx);
-        let mut found = std::mem::take(&mut self.news);
+        let (mut found, mut took_all) = (std::mem::take(&mut self.news), false);
         if self.is_recovering() {
             self.recover(now_ns, fx);
         }
         let mut i = 0;
         while let Some(&key) = self.hot.get(i) {
             let took = self.poll_session(key, now_ns, fx);
-            found |= took;
-            if took || !self.chill(key, now_ns) {
+            found |= took == Took::More;
+            took_all |= took == Took::All;
+            if took != Took::Nothing || !self.chill(key, now_ns) {
                 i += 1;
             }
         }
@@ -240,7 +252,11 @@ impl<M: Memory> DirectorCore<M> {
             found = true;
         }
         self.ring_workers(fx);
-        if found { Turn::Busy } else { Turn::Idle }
+        match (found, took_all) {
+            (true, _) => Turn::Busy,
+            (false, true) => Turn::Settled,
+            (false, false) => Turn::Idle,
+        }
     }
 
     /// Whether anything waits for a worker.
@@ -277,10 +293,13 @@ impl<M: Memory> DirectorCore<M> {
     }
 
     /// Takes what a session has published, up to the budget.
-    pub(super) fn poll_session(&mut self, key: usize, now_ns: u64, fx: &mut impl Effects) -> bool {
+    pub(super) fn poll_session(&mut self, key: usize, now_ns: u64, fx: &mut impl Effects) -> Took {
+        let so_far = |n| if n > 0 { Took::All } else { Took::Nothing };
         let mut record = [0; LINE];
         for n in 0..BUDGET {
-            let Some(session) = self.sessions.get_mut(key).filter(|s| s.is_served()) else { return n > 0 };
+            let Some(session) = self.sessions.get_mut(key).filter(|s| s.is_served()) else {
+                return so_far(n);
+            };
             match session.take(&mut record) {
                 Ok(Some(request)) => {
                     session.active_ns = now_ns;
@@ -289,16 +308,16 @@ impl<M: Memory> DirectorCore<M> {
                     }
                     self.route(key, &mut record, &request, now_ns, fx);
                 }
-                Ok(None) => return n > 0,
+                Ok(None) => return so_far(n),
                 Err(fault) => {
                     // Nothing more is taken from it; the shell disconnects it.
                     session.faulty = true;
                     fx.fault(Peer::Session(key), fault);
-                    return true;
+                    return Took::More;
                 }
             }
         }
-        true
+        Took::More
     }
 
     /// Stops polling a session that has been quiet. Returns whether it did.

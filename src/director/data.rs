@@ -463,7 +463,8 @@ impl Party for Data {
     fn turn(&mut self, now_ns: u64) -> Turn<()> {
         let mut busy = self.take_events();
         busy |= self.take_messages(now_ns);
-        busy |= matches!(self.core.turn(now_ns, &mut self.shell), Turn::Busy);
+        let turned = self.core.turn(now_ns, &mut self.shell);
+        busy |= turned == Turn::Busy;
         if self.is_replaced {
             // What was taken is dispatched, and in its worker's ledger; or it waits, and is published again.
             return Turn::Done(());
@@ -474,13 +475,13 @@ impl Party for Data {
         if !self.graces.is_empty() {
             self.end_graces(now_ns);
         }
-        if self.stop_at_ns < u64::MAX && !busy {
+        if self.stop_at_ns < u64::MAX && !busy && turned == Turn::Idle {
             let drained = self.core.in_flight(now_ns) == 0;
             if drained || now_ns >= self.stop_at_ns {
                 return Turn::Done(());
             }
         }
-        if busy { Turn::Busy } else { Turn::Idle }
+        if busy { Turn::Busy } else { turned }
     }
 
     fn park(&mut self) {

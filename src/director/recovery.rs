@@ -15,7 +15,7 @@
 
 use std::collections::HashMap;
 
-use super::core::{DirectorCore, Effects, Peer};
+use super::core::{DirectorCore, Effects, Peer, Took};
 use super::late::Holds;
 use super::session::Session;
 use super::worker::{Standing, Worker};
@@ -267,7 +267,7 @@ impl<M: Memory> DirectorCore<M> {
         let end = session.ring.next() + session.shape.ring_slots();
         self.heat(key);
         while self.sessions.get(key).is_some_and(|s| s.ring.next() < end)
-            && self.poll_session(key, now_ns, fx)
+            && self.poll_session(key, now_ns, fx) != Took::Nothing
         {}
         if let Some(session) = self.sessions.get_mut(key)
             && std::mem::take(&mut session.republishing)

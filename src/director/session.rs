@@ -260,7 +260,7 @@ impl<M: Memory> Session<M> {
             return wrong("it is out of its order");
         }
         if let Some(&first) = self.gather.first() {
-            let first = &self.places[first as usize].record;
+            let first = &self.records[first as usize];
             let names = u64::from(flag::NAME_KEY) << 32;
             let same = |word: usize| first[word] == record[word];
             let alike =
@@ -271,13 +271,14 @@ impl<M: Memory> Session<M> {
         }
         let slot = self.replies.slot(request.ticket) as u32;
         let own = &mut self.places[slot as usize];
-        (own.record, own.occupied, own.parked, own.gathered) = (*record, true, false, true);
+        (own.occupied, own.parked, own.gathered) = (true, false, true);
+        self.records[slot as usize] = *record;
         self.gather.push(slot);
         Ok(())
     }
 
     fn broken_off(&self, why: &'static str) -> Fault {
-        let first = self.gather.first().map(|&slot| scatter::Place::of(&self.places[slot as usize].record));
+        let first = self.gather.first().map(|&slot| scatter::Place::of(&self.records[slot as usize]));
         Fault::Scatter { index: self.gather.len() as u16, count: first.map_or(0, |f| f.count), why }
     }
 
@@ -288,15 +289,17 @@ impl<M: Memory> Session<M> {
 
     /// Keeps a record that was taken back once more.
     pub fn gather_again(&mut self, record: &Record) {
-        let place = &mut self.places[self.replies.slot(Request::of_client(record).ticket)];
-        (place.record, place.occupied, place.parked, place.gathered) = (*record, true, false, true);
+        let slot = self.replies.slot(Request::of_client(record).ticket);
+        let place = &mut self.places[slot];
+        (place.occupied, place.parked, place.gathered) = (true, false, true);
+        self.records[slot] = *record;
     }
 
     /// Takes back the record of a gathered slot.
     pub fn ungather(&mut self, slot: u32) -> Option<Record> {
         let place = self.places.get_mut(slot as usize).filter(|p| p.gathered)?;
         (place.occupied, place.gathered) = (false, false);
-        Some(place.record)
+        Some(self.records[slot as usize])
     }
 
     /// The route with this number.
@@ -420,7 +423,10 @@ impl<M: Memory> Session<M> {
 
     /// The call that waits in a slot for one certain worker, or for a resource's holder.
     pub fn parked_record(&self, slot: u32) -> Option<&Record> {
-        self.places.get(slot as usize).filter(|p| p.occupied && p.parked).map(|_| &self.records[slot as usize])
+        self.places
+            .get(slot as usize)
+            .filter(|p| p.occupied && p.parked)
+            .map(|_| &self.records[slot as usize])
     }
 
     /// The slot of the first call that waits on a route in a class; if there is none, its turn is over.

@@ -353,6 +353,24 @@ impl Write for Rw {
     }
 
     #[inline]
+    fn prepare(&self, word: usize) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(word) = self.0.words().get(word) {
+            // SAFETY: a prefetch changes no register and no memory, and can't fault; processors without this one take
+            // it for a no-op. Not the intrinsic: without a target feature that makes a prefetch for reading of it.
+            unsafe {
+                std::arch::asm!(
+                    "prefetchw [{}]",
+                    in(reg) std::ptr::from_ref(word),
+                    options(nostack, preserves_flags, readonly)
+                );
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = word;
+    }
+
+    #[inline]
     fn copy_in(&self, at: usize, words: &[u64]) {
         match self.0.words().get(at..).and_then(|rest| rest.get(..words.len())) {
             Some(shared) => shared.iter().zip(words).for_each(|(s, &word)| s.store(word, Ordering::Relaxed)),

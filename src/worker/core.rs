@@ -25,6 +25,9 @@ use crate::scatter;
 
 /// How often a worker that finds nothing to do shows that it lives.
 const BEAT_NS: u64 = 500_000_000;
+/// How old the time may be that [`WorkerCore::take`] is given: what has expired by then, or may have, is looked at with
+/// the exact clock. More than a tick of any kernel's timer.
+pub const STALE_NS: u64 = 20_000_000;
 
 /// What a worker's core asks of its shell.
 pub trait Effects {
@@ -32,7 +35,7 @@ pub trait Effects {
     fn ring_client(&mut self, session: u64);
     /// Rings the director.
     fn ring_director(&mut self);
-    /// CLOCK_MONOTONIC, exact: for traced calls.
+    /// CLOCK_MONOTONIC, exact: for traced calls, and for deadlines that are near.
     fn clock_ns(&mut self) -> u64;
 }
 
@@ -309,7 +312,8 @@ impl<M: Memory> WorkerCore<M> {
         self.session(begun).is_none_or(|s| s.retired || s.cancelled(&begun.request))
     }
 
-    /// Takes the next request, if there is one.
+    /// Takes the next request, if there is one. `now_ns` may be [`STALE_NS`] old.
+    #[inline]
     pub fn take(&mut self, now_ns: u64, fx: &mut impl Effects) -> Result<Taken, Fault> {
         if self.stopped {
             return Ok(Taken::Nothing);
@@ -346,9 +350,13 @@ impl<M: Memory> WorkerCore<M> {
         session.begun += 1;
         let skip = if session.retired || session.cancelled(&request) {
             Some(Status::Cancelled)
-        } else if request.deadline_ns != 0 && now_ns > request.deadline_ns {
+        } else if request.deadline_ns != 0
+            && now_ns + STALE_NS > request.deadline_ns
+            && now_ns.max(fx.clock_ns()) > request.deadline_ns
+        {
             Some(Status::DeadlineExceeded)
         } else {
+            session.replies.prepare(&session.inbox, request.ticket);
             None
         };
         let Some(status) = skip else { return Ok(Taken::Begun(begun)) };

@@ -400,10 +400,7 @@ impl Worker {
                     inner = self.inner.borrow_mut();
                 }
                 Found::Due => inner.settle_rights(),
-                Found::Begun(begun) => {
-                    let id = inner.enter(begun);
-                    return Ok(Some(Request::new(self, id)));
-                }
+                Found::Begun(id) => return Ok(Some(Request::new(self, id))),
                 Found::Detached if crate::waiting::now_ns() < until_ns => {
                     let wake_ns = until_ns.min(inner.attach_at_ns);
                     crate::core::Os::sleep(&mut inner.waiter, wake_ns);
@@ -606,9 +603,11 @@ impl Inner {
     fn look(&mut self, stop: &Stop, until_ns: u64) -> Result<Found, Error> {
         // Since the last look the program's own code ran, for however long: what has expired is not to begin.
         self.waiter.refresh();
-        let attached = &mut self.attached.1;
+        let open = (&mut self.begun, &mut self.serial);
+        let (number, attached) = (self.attached.0, &mut self.attached.1);
         let checked_ns = self.checked_ns;
-        let mut look = Look { attached, stop, until_ns, checked_ns, check: false, interrupted: false };
+        let mut look =
+            Look { attached, number, open, stop, until_ns, checked_ns, check: false, interrupted: false };
         let found = block_on(&mut look, &mut self.waiter);
         self.checked_ns = look.checked_ns;
         Ok(found)
@@ -653,12 +652,6 @@ impl Inner {
         }
         self.attached.1.provided_again();
         Ok(())
-    }
-
-    fn enter(&mut self, begun: Begun) -> RequestId {
-        let (serial, attachment) = (self.serial, self.attached.0);
-        self.serial += 1;
-        RequestId::new(self.begun.insert(Open { serial, attachment, begun }), serial)
     }
 
     /// A request that has begun, and the attachment that it came from.
@@ -729,7 +722,7 @@ fn check_resources(count: usize) -> Result<(), Error> {
 /// Why a worker's look has ended.
 #[allow(clippy::large_enum_variant)] // a box would be an allocation for each request
 enum Found {
-    Begun(Begun),
+    Begun(RequestId),
     /// The program is to be told something.
     Told,
     /// Something that was recalled may be given up.
@@ -744,11 +737,25 @@ enum Found {
 /// A worker that looks for its next request, as the party that is driven.
 struct Look<'a> {
     attached: &'a mut Attached,
+    /// The attachment's number.
+    number: u32,
+    /// Where what has begun is kept, and the serial number of the next.
+    open: (&'a mut Slab<Open>, &'a mut u64),
     stop: &'a Stop,
     until_ns: u64,
     checked_ns: u64,
     check: bool,
     interrupted: bool,
+}
+
+impl Look<'_> {
+    #[inline]
+    fn enter(&mut self, begun: Begun) -> RequestId {
+        let (open, next) = (&mut *self.open.0, &mut *self.open.1);
+        let serial = *next;
+        *next += 1;
+        RequestId::new(open.insert(Open { serial, attachment: self.number, begun }), serial)
+    }
 }
 
 impl Party for Look<'_> {
@@ -764,7 +771,7 @@ impl Party for Look<'_> {
             return Turn::Done(Found::Told);
         }
         match self.attached.take(now_ns) {
-            Taken::Begun(begun) => return Turn::Done(Found::Begun(begun)),
+            Taken::Begun(begun) => return Turn::Done(Found::Begun(self.enter(begun))),
             Taken::Skipped => return Turn::Busy,
             Taken::Nothing => {}
         }
