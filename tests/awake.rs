@@ -1,0 +1,210 @@
+//! While all are awake, a call allocates nothing and asks the kernel for nothing but to yield.
+//!
+//! Client, director and worker run as threads here. The allocator counts. System calls are counted by a seccomp filter
+//! that each of the three puts on itself once all is warm: it lets `sched_yield` pass, and turns all else into a
+//! signal, whose handler counts it and answers EAGAIN. What is left are looks that go by the clock, not by calls: of
+//! the director into its epoll (every 20 µs), and of all three for their control sockets (every millisecond).
+
+#[cfg(target_arch = "x86_64")]
+fn main() {
+    counted::run();
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn main() {
+    println!("counted on x86-64 only");
+}
+
+#[cfg(target_arch = "x86_64")]
+mod counted {
+    use std::alloc::{GlobalAlloc, Layout, System};
+    use std::os::unix::thread::JoinHandleExt;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst};
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use nix::libc;
+    use trine::{Bus, Client, ClientOptions, Director, DirectorOptions, Route, Until, Waiting, WorkerOptions};
+
+    /// Payloads: in a record's head, in its second half, and in the arenas.
+    const SIZES: [usize; 3] = [8, 64, 4000];
+    /// Calls of each.
+    const CALLS: u64 = 5_000;
+
+    struct Counting;
+
+    static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+    // SAFETY: the system's allocator does everything; a count is kept beside it.
+    unsafe impl GlobalAlloc for Counting {
+        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+            ALLOCATIONS.fetch_add(1, SeqCst);
+            // SAFETY: the caller's promises are those that the system's allocator wants.
+            unsafe { System.alloc(layout) }
+        }
+        unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+            // SAFETY: as above; the block is the system's.
+            unsafe { System.dealloc(block, layout) }
+        }
+    }
+
+    #[global_allocator]
+    static ALLOCATOR: Counting = Counting;
+
+    /// System calls by number, and how many threads count theirs.
+    static ASKED: [AtomicU64; 512] = [const { AtomicU64::new(0) }; 512];
+    static FILTERED: AtomicU32 = AtomicU32::new(0);
+
+    /// The number of the system call that a SIGSYS tells of: behind the address of the call.
+    const SI_SYSCALL: usize = 24;
+
+    extern "C" fn counted(_: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+        // SAFETY: the kernel's own structures, of a SIGSYS, which this handler is installed for alone.
+        unsafe {
+            let number = info.cast::<u8>().add(SI_SYSCALL).cast::<i32>().read();
+            ASKED[number as usize % ASKED.len()].fetch_add(1, SeqCst);
+            let context = &mut *context.cast::<libc::ucontext_t>();
+            context.uc_mcontext.gregs[libc::REG_RAX as usize] = -i64::from(libc::EAGAIN);
+        }
+    }
+
+    /// Puts the filter on the thread that gets the signal.
+    extern "C" fn filter_this_thread(_: i32) {
+        const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+        const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+        const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+        let step = |code, k, jt| libc::sock_filter { code, jt, jf: 0, k };
+        let mut program = [
+            step(LOAD, 0, 0), // the number comes first in seccomp_data
+            step(EQUAL, libc::SYS_sched_yield as u32, 3),
+            step(EQUAL, libc::SYS_rt_sigreturn as u32, 2),
+            step(EQUAL, libc::SYS_exit_group as u32, 1),
+            step(RETURN, libc::SECCOMP_RET_TRAP, 0),
+            step(RETURN, libc::SECCOMP_RET_ALLOW, 0),
+        ];
+        let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+        // SAFETY: two system calls, allowed in a signal handler; the program outlives the second.
+        let filtered = unsafe {
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+                && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) == 0
+        };
+        FILTERED.fetch_add(if filtered { 1 } else { 1000 }, SeqCst);
+    }
+
+    fn handle_signals() {
+        // SAFETY: both handlers do only what is allowed in one.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_flags = libc::SA_SIGINFO;
+            action.sa_sigaction = counted as *const () as usize;
+            assert_eq!(libc::sigaction(libc::SIGSYS, &action, std::ptr::null_mut()), 0);
+            action.sa_flags = 0;
+            action.sa_sigaction = filter_this_thread as *const () as usize;
+            assert_eq!(libc::sigaction(libc::SIGUSR1, &action, std::ptr::null_mut()), 0);
+        }
+    }
+
+    /// What the client has done; and what it was told to do.
+    #[derive(Default)]
+    struct Progress {
+        warm: AtomicU32,
+        begin: AtomicU32,
+        allocations: AtomicU64,
+        done: AtomicUsize,
+    }
+
+    fn calls(client: &Client, route: Route, size: usize, count: u64) {
+        let (request, mut answer) = ([7; 4096], [0; 4096]);
+        for _ in 0..count {
+            let reply = client.request(route).submit(&request[..size], Until::Forever).and_then(|p| p.wait());
+            let reply = reply.expect("a reply");
+            assert_eq!(reply.bytes().read_at(0, &mut answer), size);
+            assert!(answer[..size].iter().all(|&byte| byte == 7));
+        }
+    }
+
+    fn client(bus: &Bus, progress: &Progress) {
+        let client = bus.client(ClientOptions::default().waiting(Waiting::Yield)).expect("a client");
+        let route = client.route("echo", "echo").expect("a route");
+        SIZES.iter().for_each(|&size| calls(&client, route, size, 1_000));
+        progress.warm.store(1, SeqCst);
+        while progress.begin.load(SeqCst) == 0 {
+            calls(&client, route, 8, 1);
+        }
+        let before = ALLOCATIONS.load(SeqCst);
+        SIZES.iter().for_each(|&size| calls(&client, route, size, CALLS));
+        progress.allocations.store(ALLOCATIONS.load(SeqCst) - before, SeqCst);
+        progress.done.store(1, SeqCst);
+        loop {
+            thread::yield_now(); // to end takes system calls
+        }
+    }
+
+    fn worker(bus: &Bus) {
+        let worker = bus.worker(WorkerOptions::default().waiting(Waiting::Yield)).expect("a worker");
+        worker.provide("echo", &["echo"]).expect("provided");
+        let mut scratch = [0; 4096];
+        let served = worker.serve(|request| {
+            let len = request.bytes().read_at(0, &mut scratch);
+            request.reply(&scratch[..len])
+        });
+        unreachable!("nobody stops it: {served:?}");
+    }
+
+    fn eventually(what: &str, holds: impl Fn() -> bool) {
+        let until = Instant::now() + Duration::from_secs(60);
+        while !holds() {
+            assert!(Instant::now() < until, "not in time: {what}");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    pub fn run() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let bus = Bus::at(folder.path());
+        handle_signals();
+        let director = Director::new(&bus, DirectorOptions::default().waiting(Waiting::Yield));
+        let director = director.expect("a director");
+        let progress = Arc::new(Progress::default());
+        let director = thread::spawn(move || director.run());
+        let worker = thread::spawn({
+            let bus = bus.clone();
+            move || worker(&bus)
+        });
+        eventually("a service", || {
+            bus.inspect().is_ok_and(|i| i.services.iter().any(|s| s.name == "echo" && !s.workers.is_empty()))
+        });
+        let client = thread::spawn({
+            let (bus, progress) = (bus.clone(), progress.clone());
+            move || client(&bus, &progress)
+        });
+        eventually("warm", || progress.warm.load(SeqCst) == 1 || client.is_finished());
+        for thread in [director.as_pthread_t(), worker.as_pthread_t(), client.as_pthread_t()] {
+            // SAFETY: the thread has not been joined.
+            assert_eq!(unsafe { libc::pthread_kill(thread, libc::SIGUSR1) }, 0);
+        }
+        eventually("filters", || FILTERED.load(SeqCst) >= 3);
+        assert_eq!(FILTERED.load(SeqCst), 3, "the filter could not be installed");
+        let (before, start) = (snapshot(), Instant::now());
+        progress.begin.store(1, SeqCst);
+        eventually("done", || progress.done.load(SeqCst) == 1);
+        let (asked, elapsed_us) = (snapshot(), start.elapsed().as_micros() as u64 + 1);
+        assert_eq!(progress.allocations.load(SeqCst), 0, "allocations in {} calls", CALLS * 3);
+        let clocked = [(libc::SYS_epoll_wait, 20), (libc::SYS_recvmsg, 300)];
+        for number in 0..ASKED.len() {
+            let count = asked[number] - before[number];
+            let clock = clocked.iter().find(|(clocked, _)| *clocked == number as i64);
+            let most = clock.map_or(0, |(_, each_us)| elapsed_us / each_us + 2);
+            assert!(count <= most, "system call {number}: {count} times in {} calls", CALLS * 3);
+        }
+        println!("{} calls: no allocation, and no system call but by the clock", CALLS * 3);
+        // The threads can't end in good order any more.
+        drop(folder);
+        std::process::exit(0);
+    }
+
+    fn snapshot() -> Vec<u64> {
+        ASKED.iter().map(|count| count.load(SeqCst)).collect()
+    }
+}
