@@ -25,7 +25,9 @@ mod counted {
     use std::time::{Duration, Instant};
 
     use nix::libc;
-    use trine::{Bus, Client, ClientOptions, Director, DirectorOptions, Route, Until, Waiting, WorkerOptions};
+    use trine::{
+        Bus, Client, ClientOptions, Director, DirectorOptions, Route, Until, Waiting, WorkerOptions,
+    };
 
     /// Payloads: in a record's head, in its second half, and in the arenas.
     const SIZES: [usize; 3] = [8, 64, 4000];

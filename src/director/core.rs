@@ -354,7 +354,7 @@ impl<M: Memory> DirectorCore<M> {
         fx: &mut impl Effects,
     ) {
         if request.flags & flag::SCATTER != 0 {
-            return self.route_scatter(key, record, request, now_ns, fx);
+            return self.route_scatter(key, *record, *request, now_ns, fx);
         }
         if request.flags & flag::TRACED != 0 {
             record[WORD_TAKEN_NS] = fx.clock_ns();
