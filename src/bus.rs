@@ -5,7 +5,10 @@ use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::access::Asker;
 use crate::control::name;
+use crate::director::explain::Explanation;
+use crate::director::rows::KeyText;
 use crate::{Client, ClientOptions, Error, Inspection, Worker, WorkerOptions, limits};
 
 /// One named instance of Trine: a folder with its director's socket.
@@ -92,6 +95,30 @@ impl Bus {
     /// As [`client`](Self::client); [`Error::Refused`] with NO_WORKER.
     pub fn drain(&self, worker: u64) -> Result<(), Error> {
         crate::director::rows::drain(self, worker)
+    }
+
+    /// Asks what would happen to a request: who would get it, and which line of which table decides. Nothing is
+    /// called. Blocks for two or three round trips on a socket.
+    ///
+    /// # Errors
+    /// As [`client`](Self::client).
+    pub fn explain(
+        &self,
+        asker: Asker<'_>,
+        service: &str,
+        operation: &str,
+        key: Option<KeyText<'_>>,
+    ) -> Result<Explanation, Error> {
+        crate::director::rows::explain(self, asker, service, operation, key)
+    }
+
+    /// Has the director read its policy anew: see [`DirectorOptions::policy`](crate::DirectorOptions::policy). Blocks
+    /// for two round trips on a socket; the new rules hold from the next turns of the director on.
+    ///
+    /// # Errors
+    /// [`Error::Policy`]: it is refused, and the old rules stay in force. Else as [`client`](Self::client).
+    pub fn reload(&self) -> Result<(), Error> {
+        crate::director::rows::reload(self)
     }
 
     /// The socket at which its director listens.

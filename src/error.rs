@@ -336,6 +336,9 @@ pub enum Error {
         /// In a sentence.
         message: String,
     },
+    /// The director's policy is not one: it says where, and why.
+    #[error("the policy is refused: {0}")]
+    Policy(String),
     /// An option is out of its bounds.
     #[error("{what} is {value}, but may be {bounds}")]
     Option {
@@ -413,7 +416,7 @@ impl Error {
             Error::ProtocolMismatch { .. } => Status::ProtocolMismatch,
             Error::Forked => Status::Forked,
             Error::Interrupted | Error::Drained => Status::Interrupted,
-            Error::Fault(_) => Status::Fault,
+            Error::Fault(_) | Error::Policy(_) => Status::Fault,
             Error::System { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
                 Status::PermissionDenied
             }

@@ -40,6 +40,7 @@
 //! machinery: state machines without I/O, public so that the models and simulators outside this crate can run them.
 #![deny(unsafe_code)]
 
+pub mod access;
 mod bus;
 pub mod client;
 mod control;
@@ -62,9 +63,11 @@ pub use bus::Bus;
 pub use client::call::{Draft, Hops, KeptLoan, KeptReply, Loan, Pending, Reply};
 pub use client::handle::{Client, ClientOptions, Route, Ticket};
 pub use client::parts::{Part, Parts};
-pub use director::handle::{Director, DirectorHandle, DirectorOptions, DirectorStopper};
+pub use director::explain::{Explanation, Finding};
+pub use director::handle::{Director, DirectorHandle, DirectorOptions, DirectorReloader, DirectorStopper};
 pub use director::inspect::{Inspection, ServiceInfo, SessionInfo, WorkerInfo};
 pub use director::quota::{Quota, Quotas};
+pub use director::rows::KeyText;
 pub use error::{CallError, Error, Fault, Status};
 pub use identity::Identity;
 pub use resource::{Changes, Key, Policy, Priority, Resource, ServiceOptions, Unheld};

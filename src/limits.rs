@@ -71,6 +71,8 @@ pub const NAMED_KEYS_MAX: usize = 65_536;
 pub const SCATTER_KEYS_MAX: usize = 64;
 /// Parts of one scatter: as many as there are workers.
 pub const PARTS_MAX: usize = WORKERS_MAX;
+/// Groups that a question about a request may name beside the first: they fit one control message.
+pub const EXPLAIN_GROUPS_MAX: usize = 256;
 
 /// A call's deadline where its caller says nothing: no call hangs, even on a worker that lives and never answers.
 pub const DEADLINE_DEFAULT_NS: u64 = 30_000_000_000;
@@ -87,6 +89,7 @@ pub const RUNS_MAX: u32 = 3;
 /// How often a call that no worker had begun is tried again, unseen, before its caller hears of it.
 pub const TRIES_MAX: u32 = 16;
 
+const _: () = assert!(EXPLAIN_GROUPS_MAX <= ROW_WORKERS_MAX, "both are lists of ids in a message");
 const _: () = assert!(SLOTS_MAX.is_power_of_two() && SLOTS_DEFAULT.is_power_of_two());
 const _: () = assert!(SCATTER_KEYS_MAX <= PARTS_MAX && PARTS_MAX <= u16::MAX as usize);
 const _: () = assert!(WORK_SLOTS_MAX.is_power_of_two() && WORK_SLOTS_MAX <= 1 << 16);

@@ -26,6 +26,7 @@ use nix::time::{ClockId, clock_gettime};
 use crate::core::Os;
 use crate::core::idle::Budget;
 use crate::error::Error;
+use crate::memory::Doorbell;
 
 /// What a party does while it finds nothing to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -167,8 +168,8 @@ impl Waiter {
     }
 
     /// Wakes on this doorbell. Whoever rings it is told from others by the token.
-    pub fn add_doorbell(&self, fd: impl AsFd, token: u64) -> Result<(), Error> {
-        self.add(fd, EpollFlags::EPOLLIN | EpollFlags::EPOLLET, token)
+    pub fn add_doorbell(&self, bell: &Doorbell, token: u64) -> Result<(), Error> {
+        self.add(bell.sleeper(), EpollFlags::EPOLLIN | EpollFlags::EPOLLET, token)
     }
 
     /// Wakes while this socket or pidfd has something to say.
@@ -178,6 +179,11 @@ impl Waiter {
 
     fn add(&self, fd: impl AsFd, flags: EpollFlags, token: u64) -> Result<(), Error> {
         self.epoll.add(fd, EpollEvent::new(flags, token)).map_err(Error::system("watching a descriptor"))
+    }
+
+    /// Wakes no more on this doorbell.
+    pub fn remove_doorbell(&self, bell: &Doorbell) {
+        self.remove(bell.sleeper());
     }
 
     /// Wakes no more on this one.

@@ -86,7 +86,7 @@ fn code(error: &anyhow::Error) -> u8 {
 
 fn code_of_error(error: &Error) -> u8 {
     match error {
-        Error::Name { .. } | Error::Option { .. } => USAGE,
+        Error::Name { .. } | Error::Option { .. } | Error::Policy(_) => USAGE,
         Error::NoDirector { .. } | Error::NotASocket { .. } | Error::DirectorGone(_) => NO_DIRECTOR,
         Error::ProtocolMismatch { .. } => NO_DIRECTOR,
         Error::BusTaken { .. } => REFUSED,
@@ -96,7 +96,7 @@ fn code_of_error(error: &Error) -> u8 {
     }
 }
 
-fn code_of_status(status: Status) -> u8 {
+pub fn code_of_status(status: Status) -> u8 {
     match status {
         Status::Ok => 0,
         Status::DirectorGone | Status::ProtocolMismatch => NO_DIRECTOR,

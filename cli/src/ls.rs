@@ -68,6 +68,18 @@ fn as_text(inspection: &Inspection) -> String {
         ]
     });
     table(&mut text, &["SESSION", "PID", "UID", "ROUTES", "WAITING", "POLLED", "CALLS"], sessions);
+    let denied = inspection.denied.iter().map(|(d, count)| {
+        let uid = if d.uid == u32::MAX { "*".into() } else { d.uid.to_string() };
+        vec![
+            uid,
+            d.verb.to_string(),
+            d.service.clone(),
+            d.operation.clone(),
+            grouped(*count),
+            d.origin.clone(),
+        ]
+    });
+    table(&mut text, &["DENIED UID", "WHAT", "SERVICE", "OPERATION", "TIMES", "BY"], denied);
     let Inspection { dispatched, refused, faults, .. } = inspection;
     let [dispatched, refused, faults] = [dispatched, refused, faults].map(|&n| grouped(n));
     // Writing to a string does not fail.
@@ -116,7 +128,14 @@ fn as_json(inspection: &Inspection) -> Value {
             "calls": s.calls, "polled": s.hot,
         })
     });
+    let denied = inspection.denied.iter().map(|(d, count)| {
+        json!({
+            "uid": d.uid, "verb": d.verb.to_string(), "service": d.service, "operation": d.operation,
+            "times": count, "by": d.origin,
+        })
+    });
     json!({
+        "denied": denied.collect::<Vec<_>>(),
         "services": services.collect::<Vec<_>>(),
         "workers": workers.collect::<Vec<_>>(),
         "sessions": sessions.collect::<Vec<_>>(),

@@ -5,6 +5,8 @@
 //! trine worker KIND…      built-in workers        worker.rs, sha256.rs
 //! trine call SERVICE OP   one call, or many       call.rs
 //! trine ls                what is attached        ls.rs
+//! trine explain …         who would get a call    explain.rs
+//! trine reload, drain     manage a running bus    manage.rs
 //! trine demo FILE…        all of it at work       demo/
 //! trine bench             how fast, against what  bench/
 //! trine doctor            what this machine can   doctor.rs
@@ -19,8 +21,10 @@ mod demo;
 mod director;
 mod doctor;
 mod exit;
+mod explain;
 mod log;
 mod ls;
+mod manage;
 mod options;
 mod processes;
 mod sha256;
@@ -52,6 +56,9 @@ enum Command {
     Worker(worker::WorkerOptions),
     Call(call::CallOptions),
     Ls(ls::LsOptions),
+    Explain(explain::ExplainOptions),
+    Reload(manage::ReloadOptions),
+    Drain(manage::DrainOptions),
     Demo(demo::DemoOptions),
     Bench(bench::BenchOptions),
     Doctor(doctor::DoctorOptions),
@@ -96,6 +103,9 @@ fn run(options: Options) -> anyhow::Result<ExitCode> {
         Command::Worker(o) => worker::run(bus, &o)?,
         Command::Call(o) => call::run(bus, &o)?,
         Command::Ls(o) => ls::run(bus, &o)?,
+        Command::Explain(o) => return explain::run(bus, &o),
+        Command::Reload(o) => manage::reload(bus, &o)?,
+        Command::Drain(o) => manage::drain(bus, &o)?,
         Command::Demo(o) => return demo::run(&o),
         Command::Bench(o) => return bench::run(&o),
         Command::Doctor(o) => {

@@ -1,4 +1,5 @@
-//! SIGTERM, SIGINT and SIGHUP as requests to stop in good order.
+//! SIGTERM, SIGINT and SIGHUP as requests to stop in good order; SIGHUP, where there is something to read anew, to do
+//! that.
 
 use anyhow::Context;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -16,10 +17,32 @@ impl Caught {
 
     /// Calls `stop` in a thread of its own when one comes, or has come. A second one ends the process as if it were
     /// not caught: for whoever has waited long enough.
-    pub fn then(mut self, stop: impl Fn() + Send + 'static) -> anyhow::Result<()> {
+    pub fn then(self, stop: impl Fn() + Send + 'static) -> anyhow::Result<()> {
+        self.listen(None::<fn()>, stop)
+    }
+
+    /// The same, but SIGHUP calls `reload`, as often as it comes.
+    pub fn then_or_reload(
+        self,
+        reload: impl Fn() + Send + 'static,
+        stop: impl Fn() + Send + 'static,
+    ) -> anyhow::Result<()> {
+        self.listen(Some(reload), stop)
+    }
+
+    fn listen(
+        mut self,
+        reload: Option<impl Fn() + Send + 'static>,
+        stop: impl Fn() + Send + 'static,
+    ) -> anyhow::Result<()> {
         let listen = move || {
-            for (count, signal) in self.0.forever().enumerate() {
-                if count > 0 {
+            let mut stopping = false;
+            for signal in self.0.forever() {
+                if let Some(reload) = reload.as_ref().filter(|_| signal == SIGHUP) {
+                    reload();
+                    continue;
+                }
+                if std::mem::replace(&mut stopping, true) {
                     // Fails only for signals that can't be handled.
                     let _ = emulate_default_handler(signal);
                 }

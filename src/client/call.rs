@@ -306,8 +306,8 @@ impl<'c> Loan<'c> {
     }
 
     /// What was built, to be sent in the session that it was lent in.
-    pub(super) fn take_block(&mut self, inner: &Inner) -> Result<Block, CallError> {
-        if inner.session.number != self.session {
+    pub(super) fn take_block(&mut self, inner: &mut Inner) -> Result<Block, CallError> {
+        if !inner.select(self.session) {
             let message = "the director went away since the loan: build the request anew";
             return Err(CallError::not_sent(Status::DirectorGone, message));
         }
@@ -322,7 +322,7 @@ impl<'c> Loan<'c> {
         let client = self.draft.client;
         client.check_fork().map_err(not_sent)?;
         let mut inner = client.inner.borrow_mut();
-        let block = self.take_block(&inner)?;
+        let block = self.take_block(&mut inner)?;
         let buffers = Buffers { request: Some(block), ..Buffers::default() };
         let ticket = self.draft.send(&mut inner, Payload::Built(self.len), buffers, until)?;
         drop(inner);
@@ -463,6 +463,9 @@ pub(super) fn finish<'c>(
             let Some(kept) = inner.session_numbered(session) else {
                 return Err(CallError::sent(Status::MayHaveRun, true));
             };
+            if outcome.status == Status::NoWorker {
+                kept.doubt_route(slot);
+            }
             let bytes = kept.payload(slot, &outcome);
             if bytes.is_private() || outcome.status != Status::Ok {
                 let bytes = bytes.into_private();

@@ -363,6 +363,11 @@ impl<M: Memory> ClientCore<M> {
         Some(s.outcome)
     }
 
+    /// The route of a slot's call.
+    pub fn operation_of(&self, slot: u32) -> u32 {
+        Request::of_client(&self.slots[slot as usize].record).operation
+    }
+
     /// Whether this names a call whose outcome has not been handed out.
     pub fn is_known(&self, name: u64) -> bool {
         let s = &self.slots[self.slot_of(name) as usize];

@@ -11,7 +11,8 @@ use bytemuck::{AnyBitPattern, NoUninit};
 use super::call::{Draft, KeptReply, Pending, Reply};
 use super::core::Outcome;
 use super::parts::Parts;
-use super::session::{RouteName, Session, Stashed};
+use super::session::{Asked, RouteName, Session, Stashed};
+use crate::access::Domain;
 use crate::bus::Bus;
 use crate::control::name::Name;
 use crate::core::{Os, Party, Turn, block_on};
@@ -194,8 +195,13 @@ pub(super) struct Inner {
     pub(super) waiter: Waiter,
     /// The one that calls go to.
     pub(super) session: Session,
+    /// Those of other trust domains: a session is seen by the workers of one. Whichever is needed changes places with
+    /// the one that calls go to.
+    others: Vec<Session>,
     /// Those whose director is gone, as long as somebody may ask for an outcome or holds a reply.
     old: Vec<Session>,
+    /// The next session's number.
+    next_session: u16,
     routes: Vec<RouteName>,
     numbers: HashMap<RouteName, u32>,
     keys: HashMap<Name, Key>,
@@ -206,7 +212,7 @@ impl Client {
         let fork = Fork::mark()?;
         let shape = options.shape()?;
         let waiter = Waiter::new(options.waiting, 8)?.interruptible(options.interruptible);
-        let session = Session::attach(bus, shape, 0, options.gone_after_ns(), &waiter)?;
+        let session = Session::attach(bus, shape, 0, None, options.gone_after_ns(), &waiter)?;
         let events = waiter.as_fd().try_clone_to_owned().map_err(Error::io("duplicating an epoll"))?;
         let inner = Inner {
             bus: bus.clone(),
@@ -214,7 +220,9 @@ impl Client {
             shape,
             waiter,
             session,
+            others: Vec::new(),
             old: Vec::new(),
+            next_session: 1,
             routes: Vec::new(),
             numbers: HashMap::new(),
             keys: HashMap::new(),
@@ -379,7 +387,7 @@ impl Inner {
             let bounds = format!("up to {}", limits::ROUTES_MAX);
             return Err(Error::Option { what: "the number of routes", value: u64::from(number), bounds });
         }
-        let opened = self.session.open_route(number, &name);
+        let opened = self.open_somewhere(number, &name);
         if !matches!(opened, Err(Error::Refused { .. })) {
             // Also where no answer came: the number is this name's, whatever the director has made of it.
             self.routes.push(name.clone());
@@ -391,6 +399,9 @@ impl Inner {
     /// Makes sure that there is a director, as far as is known, and that it knows the route.
     #[inline]
     pub fn prepare(&mut self, route: Route, until_ns: u64) -> Result<(), CallError> {
+        if self.session.open_routes.get(route.0 as usize) != Some(&true) {
+            self.select_for(route);
+        }
         if !self.session.is_attached() {
             self.attach(until_ns)?;
         }
@@ -412,13 +423,57 @@ impl Inner {
         self.open_again(route.0, &name, until_ns)
     }
 
+    /// Makes the session current in which a route is open, if there is one.
+    fn select_for(&mut self, route: Route) {
+        let open = |s: &&mut Session| s.open_routes.get(route.0 as usize) == Some(&true);
+        if let Some(other) = self.others.iter_mut().find(open) {
+            std::mem::swap(&mut self.session, other);
+        }
+    }
+
+    /// Makes the session of this number current. Returns whether it is one that calls can go to.
+    pub fn select(&mut self, number: u16) -> bool {
+        if self.session.number == number {
+            return true;
+        }
+        let other = self.others.iter_mut().find(|s| s.number == number);
+        other.map(|other| std::mem::swap(&mut self.session, other)).is_some()
+    }
+
+    /// Opens a route in the session of the domain that it leads to, which is current then.
+    fn open_somewhere(&mut self, number: u32, name: &RouteName) -> Result<(), Error> {
+        // Who provides it may change while it is asked for; not for ever.
+        for _ in 0..4 {
+            match self.session.open_route(number, name)? {
+                Asked::Open => return Ok(()),
+                Asked::Elsewhere(domain) => self.enter(domain)?,
+            }
+        }
+        let message = "its workers change from one trust domain to another all the time".into();
+        Err(Error::Refused { status: Status::Busy, message })
+    }
+
+    /// Makes the session of a domain current, and opens one if there is none.
+    fn enter(&mut self, domain: Domain) -> Result<(), Error> {
+        if let Some(other) = self.others.iter_mut().find(|s| s.domain == domain) {
+            std::mem::swap(&mut self.session, other);
+            return self.attach(u64::MAX).map_err(refused);
+        }
+        let (number, gone_after_ns) = (self.next_session, self.options.gone_after_ns());
+        let session =
+            Session::attach(&self.bus, self.shape, number, Some(domain), gone_after_ns, &self.waiter)?;
+        self.next_session = number.wrapping_add(1);
+        self.others.push(std::mem::replace(&mut self.session, session));
+        Ok(())
+    }
+
     /// Opens a route that an earlier director knew. Its workers may come back later than this client.
     fn open_again(&mut self, number: u32, name: &RouteName, until_ns: u64) -> Result<(), CallError> {
         let gone_ns = now_ns().saturating_add(self.options.director_gone.as_nanos() as u64);
         let mut pause = Pause::default();
         self.waiter.take_interrupted();
         loop {
-            let error = match self.session.open_route(number, name) {
+            let error = match self.open_somewhere(number, name) {
                 Ok(()) => return Ok(()),
                 Err(error @ Error::Refused { .. }) if is_unknown(error.status()) => error,
                 Err(error) => return Err(not_sent(error)),
@@ -444,7 +499,7 @@ impl Inner {
             return Ok(());
         }
         self.session.demand_director(now_ns(), &self.routes);
-        let found = self.look_until(About::All, until_ns, |session, now_ns| match session.is_attached() {
+        let found = self.look_until(About::All, until_ns, |session, _, now_ns| match session.is_attached() {
             true => Some(true),
             false => (session.is_unknown() || session.is_given_up(now_ns)).then_some(false),
         });
@@ -464,11 +519,12 @@ impl Inner {
     /// Opens a new session, where a director does not know the one there was. That is kept as long as anybody may
     /// ask for one of its outcomes.
     fn begin_anew(&mut self) -> Result<(), CallError> {
-        let number = self.session.number.wrapping_add(1);
-        let gone_after_ns = self.options.gone_after_ns();
-        let session = Session::attach(&self.bus, self.shape, number, gone_after_ns, &self.waiter);
+        let (number, gone_after_ns) = (self.next_session, self.options.gone_after_ns());
+        let domain = Some(self.session.domain);
+        let session = Session::attach(&self.bus, self.shape, number, domain, gone_after_ns, &self.waiter);
         let session = session.map_err(not_sent)?;
-        self.waiter.remove(self.session.doorbell());
+        self.next_session = number.wrapping_add(1);
+        self.waiter.remove_doorbell(self.session.doorbell());
         let mut old = std::mem::replace(&mut self.session, session);
         old.leave();
         self.old.push(old);
@@ -484,7 +540,7 @@ impl Inner {
             self.session.clogged_ns = now_ns;
         }
         let leave_ns = self.session.clogged_ns + CLOGGED_NS;
-        self.look_until(About::All, until_ns.min(leave_ns), |session, now_ns| {
+        self.look_until(About::All, until_ns.min(leave_ns), |session, _, now_ns| {
             session.reclaim(now_ns);
             session.core.has_free().then_some(())
         });
@@ -564,7 +620,7 @@ impl Inner {
         mut take: impl FnMut(&mut Session) -> Option<T>,
     ) -> Result<T, Shortage> {
         let clogged_ns = now_ns() + CLOGGED_NS;
-        let taken = self.look_until(About::All, until_ns, |session, now_ns| {
+        let taken = self.look_until(About::All, until_ns, |session, _, now_ns| {
             session.reclaim(now_ns);
             loop {
                 if let Some(taken) = take(session) {
@@ -591,19 +647,20 @@ impl Inner {
         }
     }
 
-    /// Looks at the session until there is what is looked for, or until the time has come. Each look brings up to date
-    /// what it is about.
+    /// Looks at the current session, or at all, until there is what is looked for, or until the time has come. Each look
+    /// brings up to date what it is about. Whatever is looked at, all sessions go on to the next director.
     pub(super) fn look_until<T>(
         &mut self,
         about: About,
         until_ns: u64,
-        find: impl FnMut(&mut Session, u64) -> Option<T>,
+        find: impl FnMut(&mut Session, &mut [Session], u64) -> Option<T>,
     ) -> Option<T> {
         self.waiter.take_interrupted();
         let now_ns = self.waiter.now_ns();
-        let (session, routes) = (&mut self.session, &self.routes[..]);
+        let (session, others, routes) = (&mut self.session, &mut self.others[..], &self.routes[..]);
         let mut look = Look {
             session,
+            others,
             routes,
             about,
             find,
@@ -617,13 +674,15 @@ impl Inner {
         found
     }
 
-    /// Sleeps see the death of a director that this session has just come back to.
+    /// Sleeps see the death of a director that a session has just come back to.
     #[inline]
     fn watch_arrival(&mut self) {
-        if let Some(channel) = self.session.take_arrival()
-            && let Err(error) = self.waiter.add_socket(channel, 0)
-        {
-            tracing::warn!(%error, "the director's death will be noticed late");
+        for session in std::iter::once(&mut self.session).chain(&mut self.others) {
+            if let Some(channel) = session.take_arrival()
+                && let Err(error) = self.waiter.add_socket(channel, 0)
+            {
+                tracing::warn!(%error, "the director's death will be noticed late");
+            }
         }
     }
 
@@ -631,7 +690,7 @@ impl Inner {
     #[inline]
     pub fn wait(&mut self, ticket: Ticket, until_ns: u64) -> Option<Ended> {
         let name = ticket.name();
-        if ticket.session() != self.session.number {
+        if !self.select(ticket.session()) {
             return self.find_in_old(ticket);
         }
         if !self.session.stash.is_empty()
@@ -639,11 +698,12 @@ impl Inner {
         {
             return Some(Ended::Stashed(stashed));
         }
-        let outcome = self.look_until(About::Call(name), until_ns, |session, now_ns| {
-            match session.core.look(name, now_ns, &mut session.bells) {
-                Some(outcome) => Some(Some(outcome)),
-                None => (!session.core.is_known(name)).then_some(None),
-            }
+        let outcome = self.look_until(About::Call(name), until_ns, |session, _, now_ns| match session
+            .core
+            .look(name, now_ns, &mut session.bells)
+        {
+            Some(outcome) => Some(Some(outcome)),
+            None => (!session.core.is_known(name)).then_some(None),
         })??;
         Some(Ended::Slot(self.session.core.slot_of(name), outcome))
     }
@@ -669,40 +729,48 @@ impl Inner {
         if self.session.number == number {
             return Some(&mut self.session);
         }
-        self.old.iter_mut().find(|s| s.number == number)
+        self.others.iter_mut().chain(&mut self.old).find(|s| s.number == number)
     }
 
     fn knows(&self, ticket: Ticket) -> bool {
-        let mut sessions = std::iter::once(&self.session).chain(&self.old);
+        let mut sessions = std::iter::once(&self.session).chain(&self.others).chain(&self.old);
         let session = sessions.find(|s| s.number == ticket.session());
         session.is_some_and(|s| s.core.is_known(ticket.name()) || s.stash.contains_key(&ticket.name()))
     }
 
     fn arm(&mut self) -> Result<Armed, Error> {
-        // A sleep of its own, though the last was never taken back: its bell may have been rung already.
-        self.session.core.awake();
-        self.session.core.park();
+        for session in std::iter::once(&mut self.session).chain(&mut self.others) {
+            // A sleep of its own, though the last was never taken back: its bell may have been rung already.
+            session.awake();
+            session.core.park();
+        }
         if self.wait_any(Until::Now).is_some() {
-            self.session.core.awake();
+            std::iter::once(&mut self.session).chain(&mut self.others).for_each(Session::awake);
             return Ok(Armed::Ready);
         }
-        let core = &self.session.core;
-        // Who has nothing under way is in no hurry to find a director.
-        let look_at_ns = if core.open() == 0 { u64::MAX } else { self.session.wake_at_ns() };
-        self.waiter.set_alarm(core.next_deadline_ns().min(look_at_ns))?;
+        let wake_ns = |session: &Session| {
+            // Who has nothing under way is in no hurry to find a director.
+            let look_at_ns = if session.core.open() == 0 { u64::MAX } else { session.wake_at_ns() };
+            session.core.next_deadline_ns().min(look_at_ns)
+        };
+        let wake_ns = std::iter::once(&self.session).chain(&self.others).map(wake_ns).min();
+        self.waiter.set_alarm(wake_ns.unwrap_or(u64::MAX))?;
         Ok(Armed::Sleep)
     }
 
     fn disarm(&mut self) {
-        self.session.core.awake();
+        std::iter::once(&mut self.session).chain(&mut self.others).for_each(Session::awake);
         self.waiter.slept_elsewhere();
-        self.session.check_director();
-        self.session.look_for_director(now_ns(), &self.routes);
+        for session in std::iter::once(&mut self.session).chain(&mut self.others) {
+            session.check_director();
+            session.look_for_director(now_ns(), &self.routes);
+        }
         self.watch_arrival();
     }
 
     fn wait_any(&mut self, until: Until) -> Option<Ticket> {
-        for session in std::iter::once(&mut self.session).chain(&mut self.old) {
+        let sessions = std::iter::once(&mut self.session).chain(&mut self.others).chain(&mut self.old);
+        for session in sessions {
             let ended = match session.stash.keys().next() {
                 Some(&name) => Some(name),
                 None if !session.is_unknown() => None,
@@ -712,23 +780,31 @@ impl Inner {
                 return Some(Ticket::new(session.number, name));
             }
         }
-        let number = self.session.number;
-        let found = self.look_until(About::All, until.ns(), |session, now_ns| {
-            match session.core.any_ended(now_ns, &mut session.bells) {
-                Some(name) => Some(Some(name)),
-                None => (session.core.open() == 0).then_some(None),
+        let found = self.look_until(About::Everywhere, until.ns(), |session, others, now_ns| {
+            let mut open = 0;
+            for session in std::iter::once(session).chain(others) {
+                if let Some(name) = session.core.any_ended(now_ns, &mut session.bells) {
+                    return Some(Some(Ticket::new(session.number, name)));
+                }
+                open += session.core.open();
             }
+            (open == 0).then_some(None)
         });
-        found.flatten().map(|name| Ticket::new(number, name))
+        found.flatten()
     }
 
     fn finish_one_way(&mut self) {
-        if self.session.core.one_way() > 0 {
+        let one_way = |session: &Session| session.core.one_way();
+        if std::iter::once(&self.session).chain(&self.others).map(one_way).sum::<u32>() > 0 {
             self.waiter.ignore_signals();
             let until_ns = now_ns() + CLOSE_NS;
-            self.look_until(About::All, until_ns, |session, now_ns| {
-                session.reclaim(now_ns);
-                (session.core.one_way() == 0).then_some(())
+            self.look_until(About::Everywhere, until_ns, |session, others, now_ns| {
+                let mut left = 0;
+                for session in std::iter::once(session).chain(others) {
+                    session.reclaim(now_ns);
+                    left += session.core.one_way();
+                }
+                (left == 0).then_some(())
             });
         }
     }
@@ -743,19 +819,22 @@ pub(super) enum Ended {
 }
 
 /// What each look brings up to date: nobody is woken for the deadline of anything else, and woken again.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum About {
-    /// All calls.
+    /// All calls of the current session.
     All,
-    /// One.
+    /// One of them.
     Call(u64),
-    /// One scatter.
+    /// One scatter there.
     Group(u64),
+    /// All calls of all sessions.
+    Everywhere,
 }
 
-/// Looks at a session until there is what is looked for: a client, as the party that is driven.
+/// Looks at sessions until there is what is looked for: a client, as the party that is driven.
 struct Look<'a, F> {
     session: &'a mut Session,
+    others: &'a mut [Session],
     routes: &'a [RouteName],
     about: About,
     find: F,
@@ -765,27 +844,48 @@ struct Look<'a, F> {
     interrupted: bool,
 }
 
-impl<T, F: FnMut(&mut Session, u64) -> Option<T>> Party for Look<'_, F> {
+impl<F> Look<'_, F> {
+    /// Looks after the sessions that nobody waits for: their calls go on to the next director in time.
+    fn tend_others(&mut self, now_ns: u64) {
+        for other in &mut *self.others {
+            if !other.is_attached() && !self.interrupted {
+                other.look_for_director(now_ns, self.routes);
+            }
+        }
+    }
+
+    /// The other sessions, if their calls are waited for.
+    fn waited_for(&mut self) -> &mut [Session] {
+        if self.about == About::Everywhere { self.others } else { &mut [] }
+    }
+}
+
+impl<T, F: FnMut(&mut Session, &mut [Session], u64) -> Option<T>> Party for Look<'_, F> {
     type Out = Option<T>;
 
     #[inline]
     fn turn(&mut self, now_ns: u64) -> Turn<Option<T>> {
-        if let Some(found) = (self.find)(self.session, now_ns) {
+        if let Some(found) = (self.find)(self.session, self.others, now_ns) {
             return Turn::Done(Some(found));
         }
         if self.check || now_ns.saturating_sub(self.checked_ns) > CHECK_NS {
             (self.check, self.checked_ns) = (false, now_ns);
             self.session.check_director();
+            self.others.iter_mut().for_each(Session::check_director);
+        }
+        if !self.others.is_empty() {
+            self.tend_others(now_ns);
         }
         // To look takes a while: whoever was interrupted hears of that first.
         if !self.session.is_attached() && !self.interrupted {
             self.session.look_for_director(now_ns, self.routes);
             // It may have come, or calls may have ended: a last look at what is looked for.
-            if let Some(found) = (self.find)(self.session, now_ns) {
+            if let Some(found) = (self.find)(self.session, self.others, now_ns) {
                 return Turn::Done(Some(found));
             }
         }
-        if now_ns >= self.until_ns || self.interrupted || self.session.is_unknown() {
+        let lost = self.session.is_unknown() && self.about != About::Everywhere;
+        if now_ns >= self.until_ns || self.interrupted || lost {
             return Turn::Done(None);
         }
         Turn::Idle
@@ -793,21 +893,28 @@ impl<T, F: FnMut(&mut Session, u64) -> Option<T>> Party for Look<'_, F> {
 
     fn park(&mut self) {
         self.session.core.park();
+        self.waited_for().iter_mut().for_each(|other| other.core.park());
     }
 
     fn awake(&mut self) {
-        self.session.core.awake();
+        self.session.awake();
+        self.waited_for().iter_mut().for_each(Session::awake);
         self.check = true;
     }
 
     fn wake_at_ns(&self) -> u64 {
         let core = &self.session.core;
         let deadline_ns = match self.about {
-            About::All => core.next_deadline_ns(),
+            About::All | About::Everywhere => core.next_deadline_ns(),
             About::Call(name) => core.deadline_ns(name),
             About::Group(name) => core.group_deadline_ns(name),
         };
-        deadline_ns.min(self.until_ns).min(self.session.wake_at_ns())
+        let others_ns = self.others.iter().map(|other| match self.about {
+            About::Everywhere => other.wake_at_ns().min(other.core.next_deadline_ns()),
+            _ => other.wake_at_ns(),
+        });
+        let others_ns = others_ns.min().unwrap_or(u64::MAX);
+        deadline_ns.min(self.until_ns).min(self.session.wake_at_ns()).min(others_ns)
     }
 
     fn interrupted(&mut self) {

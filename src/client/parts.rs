@@ -171,7 +171,7 @@ impl<'c> Loan<'c> {
         let client = self.draft.client;
         client.check_fork().map_err(not_sent)?;
         let mut inner = client.inner.borrow_mut();
-        let block = self.take_block(&inner)?;
+        let block = self.take_block(&mut inner)?;
         let payload = Payload::Built(self.len);
         let ticket = self.draft.scatter_payload(&mut inner, keys, count, payload, Some(block), until.ns())?;
         drop(inner);
@@ -384,14 +384,14 @@ impl Inner {
     /// Waits for a part of a scatter.
     fn wait_for_part(&mut self, ticket: Ticket, until_ns: u64) -> Looked {
         let name = ticket.name();
-        if ticket.session() != self.session.number {
+        if !self.select(ticket.session()) {
             // Its director is gone: whatever there is, is there.
             let Some(session) = self.session_of(ticket) else { return Looked::Done };
             let looked = session.core.look_group(name, 0, &mut session.bells);
             session.free_given_back();
             return looked;
         }
-        let looked = self.look_until(About::Group(name), until_ns, |session, now_ns| {
+        let looked = self.look_until(About::Group(name), until_ns, |session, _, now_ns| {
             let looked = session.core.look_group(name, now_ns, &mut session.bells);
             session.free_given_back();
             (looked != Looked::Open).then_some(looked)

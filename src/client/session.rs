@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use super::core::{ClientCore, Effects, Outcome};
+use crate::access::Domain;
 use crate::bus::Bus;
 use crate::control::greeting::{ANSWER_NS, greet, unexpected};
 use crate::control::message::{FromDirector, Role, ToDirector};
@@ -18,7 +19,7 @@ use crate::control::socket::{Channel, Received};
 use crate::error::{Error, Status};
 use crate::layout::{Place, SessionShape, reply_place};
 use crate::memory::sealed::{self, Kind};
-use crate::memory::{Arena, Block, Doorbell, Mapped, Rw, Span, Spans};
+use crate::memory::{Among, Arena, Block, Doorbell, Mapped, Rw, Span, Spans, own_uid, peer_uid};
 use crate::resource::Key;
 use crate::shared::Shared;
 use crate::waiting::{Waiter, now_ns};
@@ -93,6 +94,8 @@ impl Silence {
 pub struct Session {
     /// Which of the handle's sessions: tickets carry it.
     pub number: u16,
+    /// The workers that see it are of this trust domain.
+    pub domain: Domain,
     pub shape: SessionShape,
     pub core: ClientCore<Mapped>,
     pub inbox: Rw,
@@ -140,11 +143,36 @@ fn present(
         return Err(unexpected());
     };
     let director = fds.pop().ok_or_else(unexpected)?;
-    Ok((session, credential, Doorbell::from_fd(director)?))
+    // The director never reads it, and shares it with nobody else: nobody can hold this client up.
+    Ok((session, credential, Doorbell::from_fd(director, Among::OneUser)?))
+}
+
+/// What presents a session of a domain to a director of this user.
+fn opening(
+    (session, credential): (u64, [u64; 2]),
+    published: u64,
+    shape: SessionShape,
+    domain: Domain,
+    director: u32,
+) -> ToDirector {
+    if domain == Domain::of_uid(director) {
+        ToDirector::OpenSession { session, credential, published, shape }
+    } else {
+        ToDirector::OpenSessionIn { session, credential, published, shape, domain }
+    }
+}
+
+/// Where a route leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// It is open.
+    Open,
+    /// To a domain that may not see this session.
+    Elsewhere(Domain),
 }
 
 /// Tells a director what a route's number means.
-fn ask_route(channel: &Channel, number: u32, name: &RouteName, within_ns: u64) -> Result<(), Error> {
+fn ask_route(channel: &Channel, number: u32, name: &RouteName, within_ns: u64) -> Result<Asked, Error> {
     let RouteName { service, operation } = name.clone();
     let ask = ToDirector::OpenRoute { route: number, service, operation };
     channel.send_message(&ask, &[]).map_err(Error::io("asking for a route"))?;
@@ -153,7 +181,9 @@ fn ask_route(channel: &Channel, number: u32, name: &RouteName, within_ns: u64) -
         match channel.answer(until_ns.saturating_sub(now_ns()))? {
             // The late answer to a question that was given up.
             (FromDirector::RouteOpened { route, .. }, _) if route != number => {}
-            (FromDirector::RouteOpened { status: Status::Ok, .. }, _) => return Ok(()),
+            (FromDirector::RouteElsewhere { route, .. }, _) if route != number => {}
+            (FromDirector::RouteElsewhere { domain, .. }, _) => return Ok(Asked::Elsewhere(domain)),
+            (FromDirector::RouteOpened { status: Status::Ok, .. }, _) => return Ok(Asked::Open),
             (FromDirector::RouteOpened { status, message, .. }, _) => {
                 return Err(Error::Refused { status, message });
             }
@@ -163,11 +193,13 @@ fn ask_route(channel: &Channel, number: u32, name: &RouteName, within_ns: u64) -
 }
 
 impl Session {
-    /// Attaches with fresh memory. Blocks for two round trips on a socket.
+    /// Attaches with fresh memory, in a domain, or in that of the director's own user. Blocks for two round trips on a
+    /// socket.
     pub fn attach(
         bus: &Bus,
         shape: SessionShape,
         number: u16,
+        domain: Option<Domain>,
         gone_after_ns: u64,
         waiter: &Waiter,
     ) -> Result<Session, Error> {
@@ -178,16 +210,21 @@ impl Session {
             sealed::create("trine outbox", out_bytes + out.arena_bytes, out_bytes, Kind::WriterOnly)?;
         let (inbox, inbox_fd) =
             sealed::create("trine inbox", in_bytes + at.arena_bytes, in_bytes, Kind::ReadWrite)?;
-        let own = Doorbell::new()?;
+        let director_uid = peer_uid(channel.as_fd())?;
+        let home = Domain::of_uid(director_uid);
+        let domain = domain.unwrap_or(home);
+        let at_home = domain == home;
+        let among = if at_home { Among::users(&[own_uid(), director_uid]) } else { Among::Several };
+        let own = Doorbell::among(among)?;
         let core = ClientCore::new(shape, outbox.clone(), inbox.clone());
-        let open =
-            ToDirector::OpenSession { session: 0, credential: [0; 2], published: core.published(), shape };
+        let open = opening((0, [0; 2]), core.published(), shape, domain, director_uid);
         let fds = [outbox_fd.as_fd(), inbox_fd.as_fd(), own.as_fd()];
         let (id, credential, director) = present(&channel, &open, &fds, ANSWER_NS)?;
         waiter.add_doorbell(&own, 0)?;
         waiter.add_socket(&channel, 0)?;
         Ok(Session {
             number,
+            domain,
             shape,
             requests: Arena::new(&outbox, shape.slots),
             replies: Spans::new(at.own_bytes, at.arena_bytes, shape.slots),
@@ -218,20 +255,17 @@ impl Session {
     /// Comes back, to a new director: with the same memory and id. Blocks for a few round trips on a socket.
     fn come_back(&mut self, routes: &[RouteName], within_ns: u64) -> Result<Channel, Error> {
         let channel = greet(&self.bus, Role::Client, within_ns)?;
-        let open = ToDirector::OpenSession {
-            session: self.id,
-            credential: self.credential,
-            published: self.core.published(),
-            shape: self.shape,
-        };
+        let director_uid = peer_uid(channel.as_fd())?;
+        let (who, published) = ((self.id, self.credential), self.core.published());
+        let open = opening(who, published, self.shape, self.domain, director_uid);
         let fds = [self.outbox_fd.as_fd(), self.inbox_fd.as_fd(), self.own.as_fd()];
         let (_, credential, director) = present(&channel, &open, &fds, within_ns)?;
         (self.credential, self.bells.director) = (credential, director);
         for (number, name) in routes.iter().enumerate() {
             if self.open_routes.get(number) == Some(&true) {
                 let opened = ask_route(&channel, number as u32, name, within_ns);
-                self.open_routes[number] = opened.is_ok();
-                if !matches!(opened, Ok(()) | Err(Error::Refused { .. })) {
+                self.open_routes[number] = matches!(opened, Ok(Asked::Open));
+                if !matches!(opened, Ok(_) | Err(Error::Refused { .. })) {
                     opened?;
                 }
             }
@@ -303,15 +337,28 @@ impl Session {
     }
 
     /// Tells the director what a route's number means. Blocks for a round trip on a socket.
-    pub fn open_route(&mut self, number: u32, name: &RouteName) -> Result<(), Error> {
+    pub fn open_route(&mut self, number: u32, name: &RouteName) -> Result<Asked, Error> {
         let Some(channel) = &self.channel else { return Err(Error::DirectorGone(std::time::Duration::ZERO)) };
-        ask_route(channel, number, name, ANSWER_NS)?;
+        let asked = ask_route(channel, number, name, ANSWER_NS)?;
         let number = number as usize;
         if number >= self.open_routes.len() {
             self.open_routes.resize(number + 1, false);
         }
-        self.open_routes[number] = true;
-        Ok(())
+        self.open_routes[number] = asked == Asked::Open;
+        Ok(asked)
+    }
+
+    /// Nobody served a slot's call: whoever makes the next on its route asks first where it leads by now.
+    pub fn doubt_route(&mut self, slot: u32) {
+        if let Some(open) = self.open_routes.get_mut(self.core.operation_of(slot) as usize) {
+            *open = false;
+        }
+    }
+
+    /// Takes the announcement of a sleep back.
+    pub fn awake(&mut self) {
+        self.core.awake();
+        self.own.drain();
     }
 
     /// The key of a resource's name. Blocks for a round trip on a socket.
@@ -351,7 +398,11 @@ impl Session {
             match channel.receive_message::<FromDirector>() {
                 Ok(Received::Nothing) => return,
                 // A late answer, to a question that was given up, says nothing.
-                Ok(Received::Message(FromDirector::Closing | FromDirector::RouteOpened { .. }, _)) => {}
+                Ok(Received::Message(FromDirector::Closing, _)) => {}
+                Ok(Received::Message(
+                    FromDirector::RouteOpened { .. } | FromDirector::RouteElsewhere { .. },
+                    _,
+                )) => {}
                 _ => {
                     // What is open goes on: workers still answer, and the next director settles the rest.
                     (self.channel, self.lost_ns) = (None, now_ns());

@@ -1,7 +1,7 @@
 //! What a director keeps in its bus's folder, so that the next one can go on where it was killed.
 //!
 //! ```text
-//! folder/         0700 where the director makes it
+//! folder/         0700 where the director makes it; 0711 where others are admitted
 //!   lock          who serves the bus: an flock, with the pid to show
 //!   secret        the bus's id and its key, both random: 32 bytes
 //!   epoch         the how many-th director this is, counted up before it does anything
@@ -26,6 +26,7 @@ use rustix::fs::{FlockOperation, flock};
 use siphasher::sip128::SipHasher24;
 
 use super::socket::Listener;
+use crate::access::Domain;
 use crate::{Bus, Error};
 
 /// How often the folder or its lock may be gone just when it is locked.
@@ -115,6 +116,25 @@ impl RuntimeFolder {
         Listener::bind(self.bus.socket())
     }
 
+    /// Lets other users in, or no more: the socket is opened before the folder is, and closed after it. A folder that
+    /// was given by its path is its owner's, and stays as it is; so do the folders above, but for that of all buses.
+    pub fn open_to_others(&self, open: bool) -> Result<(), Error> {
+        let (socket, folder) = if open { (0o666, 0o711) } else { (0o600, 0o700) };
+        let socket = || set_mode(self.bus.socket(), socket);
+        let folders = || -> Result<(), Error> {
+            if !self.bus.owns_folder() {
+                return Ok(());
+            }
+            set_mode(self.bus.folder(), folder)?;
+            match self.bus.folder().parent() {
+                // One bus closes its own door only.
+                Some(base) if open && is_ours_alone(base) => set_mode(base, folder),
+                _ => Ok(()),
+            }
+        };
+        if open { socket().and_then(|()| folders()) } else { folders().and_then(|()| socket()) }
+    }
+
     /// Leaves nothing of the bus: who comes next begins anew. The lock goes last, while it is still held.
     pub fn clean(self) -> Result<(), Error> {
         self.remove_socket()?;
@@ -199,6 +219,17 @@ fn read_pid(lock: &mut File) -> i32 {
     let mut text = String::new();
     let read = lock.seek(SeekFrom::Start(0)).and_then(|_| lock.take(16).read_to_string(&mut text));
     read.ok().and_then(|_| text.trim().parse().ok()).unwrap_or(0)
+}
+
+fn set_mode(path: &Path, mode: u32) -> Result<(), Error> {
+    let set = fs::set_permissions(path, Permissions::from_mode(mode));
+    set.map_err(Error::io(format!("changing the mode of {}", path.display())))
+}
+
+/// Whether a folder is ours, and nobody else may enter it.
+fn is_ours_alone(path: &Path) -> bool {
+    let me = nix::unistd::geteuid().as_raw();
+    path.metadata().is_ok_and(|meta| meta.uid() == me && meta.mode() & 0o777 == 0o700)
 }
 
 fn make_folder(path: &Path) -> Result<(), Error> {
@@ -340,9 +371,16 @@ impl Credentials {
     }
 
     /// The credential of a session.
-    pub fn session(&self, id: u64, uid: u32, outbox_inode: u64, inbox_inode: u64) -> [u64; 2] {
+    pub fn session(
+        &self,
+        id: u64,
+        uid: u32,
+        domain: Domain,
+        outbox_inode: u64,
+        inbox_inode: u64,
+    ) -> [u64; 2] {
         let [bus_0, bus_1] = self.bus_id;
-        hash(&self.session, &[bus_0, bus_1, id, uid.into(), outbox_inode, inbox_inode])
+        hash(&self.session, &[bus_0, bus_1, id, uid.into(), domain.word(), outbox_inode, inbox_inode])
     }
 
     /// The credential of a worker.

@@ -58,7 +58,7 @@ fn the_next_director_finds_what_a_killed_one_left() {
     let first = RuntimeFolder::take(&bus).unwrap();
     assert_eq!(first.epoch(), 1);
     assert_ne!(first.bus_id(), [0; 2]);
-    let (id, credential) = (first.bus_id(), first.credentials().session(1, 2, 3, 4));
+    let (id, credential) = (first.bus_id(), first.credentials().session(1, 2, Domain::of_uid(2), 3, 4));
     let listener = first.bind().unwrap();
     let links = [first.worker_link(7), first.worker_link(u64::MAX)];
     for link in &links {
@@ -72,7 +72,7 @@ fn the_next_director_finds_what_a_killed_one_left() {
 
     let second = take_after(&bus);
     assert_eq!((second.epoch(), second.bus_id()), (2, id));
-    assert_eq!(second.credentials().session(1, 2, 3, 4), credential);
+    assert_eq!(second.credentials().session(1, 2, Domain::of_uid(2), 3, 4), credential);
     let mut stale = second.stale_links().unwrap();
     stale.sort();
     assert_eq!(stale, [links[1].clone(), links[0].clone()]);
@@ -247,20 +247,21 @@ fn credentials_differ_where_anything_differs() {
     let of = |key, id| Credentials::new([key; 16], id);
     let a = of(1, [1, 2]);
     let all = [
-        a.session(1, 2, 3, 4),
-        a.session(2, 2, 3, 4),
-        a.session(1, 3, 3, 4),
-        a.session(1, 2, 4, 4),
-        a.session(1, 2, 3, 5),
+        a.session(1, 2, Domain::of_uid(2), 3, 4),
+        a.session(2, 2, Domain::of_uid(2), 3, 4),
+        a.session(1, 3, Domain::of_uid(2), 3, 4),
+        a.session(1, 2, Domain::of_uid(2), 4, 4),
+        a.session(1, 2, Domain::of_uid(2), 3, 5),
+        a.session(1, 2, Domain::of_uid(3), 3, 4),
         a.worker(1, 2, 3),
         a.worker(2, 2, 3),
         a.worker(1, 3, 3),
         a.worker(1, 2, 4),
-        of(2, [1, 2]).session(1, 2, 3, 4),
-        of(1, [2, 2]).session(1, 2, 3, 4),
-        of(1, [1, 3]).session(1, 2, 3, 4),
+        of(2, [1, 2]).session(1, 2, Domain::of_uid(2), 3, 4),
+        of(1, [2, 2]).session(1, 2, Domain::of_uid(2), 3, 4),
+        of(1, [1, 3]).session(1, 2, Domain::of_uid(2), 3, 4),
     ];
     let different: std::collections::HashSet<_> = all.iter().collect();
     assert_eq!(different.len(), all.len());
-    assert_eq!(of(1, [1, 2]).session(1, 2, 3, 4), all[0]);
+    assert_eq!(of(1, [1, 2]).session(1, 2, Domain::of_uid(2), 3, 4), all[0]);
 }

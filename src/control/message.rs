@@ -30,9 +30,10 @@ use std::time::Duration;
 
 use super::name::Name;
 use super::wire::{self, MAGIC, Reader, Writer};
+use crate::access::{Denial, Domain, Topic, Verb};
 use crate::layout::{SessionShape, WorkShape};
-use crate::resource::{Action, Policy, Resource, ServiceOptions, Unheld};
-use crate::{Fault, Status};
+use crate::resource::{Action, Key, Policy, Resource, ServiceOptions, Unheld};
+use crate::{Fault, Status, limits};
 
 /// A message that can be sent.
 pub(crate) trait Message: Sized {
@@ -175,6 +176,36 @@ pub(crate) enum ToDirector {
         /// Its id; 0 is the sender.
         worker: u64,
     },
+    /// As OpenSession, in another trust domain than the director's own user's.
+    OpenSessionIn {
+        /// Its id; 0 for a new one.
+        session: u64,
+        /// What came with the id; zeros for a new one.
+        credential: [u64; 2],
+        /// The next position of the request ring.
+        published: u64,
+        /// Sizes of the segments.
+        shape: SessionShape,
+        /// Which, as RouteElsewhere named it.
+        domain: Domain,
+    },
+    /// Asks what would happen to a request.
+    Explain {
+        /// Whose it would be.
+        uid: u32,
+        /// Their group.
+        gid: u32,
+        /// Their other groups, at most [`limits::EXPLAIN_GROUPS_MAX`](crate::limits::EXPLAIN_GROUPS_MAX).
+        groups: Vec<u64>,
+        /// Of which service.
+        service: Name,
+        /// What.
+        operation: Name,
+        /// On what.
+        key: Option<Key>,
+    },
+    /// Asks the director to read its policy anew.
+    Reload,
     /// Another director takes over; answered by HandOver.
     Replace,
 }
@@ -343,6 +374,47 @@ pub(crate) enum FromDirector {
         /// The position behind its last record.
         before: u64,
     },
+    /// Answers OpenRoute: its workers are of another trust domain, and a session there is to ask.
+    RouteElsewhere {
+        /// The client's number for it.
+        route: u32,
+        /// Which domain.
+        domain: Domain,
+    },
+    /// About one distinct thing that was refused; answers Inspect, too.
+    DenialRow {
+        /// How often.
+        count: u64,
+        /// What, to whom, and why.
+        denial: Denial,
+    },
+    /// One thing that matters to a request; answers Explain, as does the end.
+    ExplainRow {
+        /// What it is about.
+        topic: Topic,
+        /// The worker that it is about; 0 where it is about none.
+        worker: u64,
+        /// What is so.
+        text: String,
+        /// What says so.
+        origin: String,
+    },
+    /// What would become of the request.
+    ExplainEnd {
+        /// How it would end, or OK where a worker would get it.
+        status: Status,
+        /// Which; 0 for none.
+        worker: u64,
+        /// In a sentence.
+        text: String,
+    },
+    /// Answers Reload.
+    Reloaded {
+        /// Whether the new policy is in force.
+        applied: bool,
+        /// Else why not.
+        message: String,
+    },
     /// Answers Replace; with the socket at which the bus is met. The bus is free once its lock is.
     HandOver,
     /// The last row: what the director has counted.
@@ -375,6 +447,9 @@ mod kind {
     pub const CHANGE: u32 = 34;
     pub const YIELDED: u32 = 35;
     pub const DRAIN: u32 = 36;
+    pub const OPEN_SESSION_IN: u32 = 48;
+    pub const EXPLAIN: u32 = 49;
+    pub const RELOAD: u32 = 50;
     pub const REPLACE: u32 = 64;
 
     pub const WELCOME: u32 = 129;
@@ -395,6 +470,11 @@ mod kind {
     pub const GRANTED: u32 = 161;
     pub const RECALLED: u32 = 162;
     pub const DRAINING: u32 = 163;
+    pub const ROUTE_ELSEWHERE: u32 = 176;
+    pub const DENIAL_ROW: u32 = 177;
+    pub const EXPLAIN_ROW: u32 = 178;
+    pub const EXPLAIN_END: u32 = 179;
+    pub const RELOADED: u32 = 180;
     pub const HAND_OVER: u32 = 192;
 }
 
@@ -417,13 +497,16 @@ impl Message for ToDirector {
             ToDirector::Change { .. } => kind::CHANGE,
             ToDirector::Yielded { .. } => kind::YIELDED,
             ToDirector::Drain { .. } => kind::DRAIN,
+            ToDirector::OpenSessionIn { .. } => kind::OPEN_SESSION_IN,
+            ToDirector::Explain { .. } => kind::EXPLAIN,
+            ToDirector::Reload => kind::RELOAD,
             ToDirector::Replace => kind::REPLACE,
         }
     }
 
     fn descriptors(kind: u32) -> usize {
         match kind {
-            kind::OPEN_SESSION => 3,
+            kind::OPEN_SESSION | kind::OPEN_SESSION_IN => 3,
             kind::OPEN_WORKER => 2,
             _ => 0,
         }
@@ -454,7 +537,7 @@ impl Message for ToDirector {
             }
             &ToDirector::SessionUnmapped { index } => w.body(&wire::SessionIndex { index, reserved: [0; 3] }),
             &ToDirector::Leave { taken } => w.body(&wire::Leave { taken }),
-            ToDirector::Inspect | ToDirector::Republished | ToDirector::Replace => w,
+            ToDirector::Inspect | ToDirector::Republished | ToDirector::Replace | ToDirector::Reload => w,
             ToDirector::NameKey { name } => w.name(name),
             ToDirector::Register { service, first, operations, options } => w
                 .body(&wire::Register {
@@ -475,6 +558,16 @@ impl Message for ToDirector {
                 .items(changes.iter().map(|&(action, resource)| (action as u16, resource))),
             ToDirector::Yielded { service, resource } => w.name(service).items([(0, *resource)]),
             &ToDirector::Drain { worker } => w.body(&wire::Drain { worker }),
+            &ToDirector::OpenSessionIn { session, credential, published, shape, domain } => {
+                let (shape, domain) = (shape.into(), domain.word());
+                w.body(&wire::OpenSessionIn { session, credential, published, shape, domain })
+            }
+            ToDirector::Explain { uid, gid, groups, service, operation, key } => w
+                .body(&wire::Explain { uid: *uid, gid: *gid, groups: groups.len() as u32, reserved: 0 })
+                .name(service)
+                .name(operation)
+                .items([(0, key.map_or(Resource::All, Resource::Key))])
+                .ids(groups),
         }
         .end();
     }
@@ -569,6 +662,28 @@ impl Message for ToDirector {
                 let wire::Drain { worker } = r.body()?;
                 ToDirector::Drain { worker }
             }
+            kind::OPEN_SESSION_IN => {
+                let wire::OpenSessionIn { session, credential, published, shape, domain } = r.body()?;
+                let (shape, domain) = (r.session_shape(shape)?, Domain::from_word(domain));
+                ToDirector::OpenSessionIn { session, credential, published, shape, domain }
+            }
+            kind::EXPLAIN => {
+                let wire::Explain { uid, gid, groups, .. } = r.body()?;
+                let (service, operation) = (r.name()?, r.name()?);
+                let key = match r.item()?.1 {
+                    Resource::All => None,
+                    Resource::Key(key) => Some(key),
+                    _ => return Err(r.fault("a request is on one key, or on none")),
+                };
+                let count = u16::try_from(groups).ok().filter(|&n| n as usize <= limits::EXPLAIN_GROUPS_MAX);
+                let Some(count) = count else { return Err(r.fault("it has too many groups")) };
+                let groups = r.ids(count)?;
+                if groups.iter().any(|&group| group > u64::from(u32::MAX)) {
+                    return Err(r.fault("it has a group that can't be"));
+                }
+                ToDirector::Explain { uid, gid, groups, service, operation, key }
+            }
+            kind::RELOAD => ToDirector::Reload,
             kind::REPLACE => ToDirector::Replace,
             _ => return Err(r.fault("no such message goes to a director")),
         };
@@ -597,6 +712,11 @@ impl Message for FromDirector {
             FromDirector::Granted { .. } => kind::GRANTED,
             FromDirector::Recalled { .. } => kind::RECALLED,
             FromDirector::Draining { .. } => kind::DRAINING,
+            FromDirector::RouteElsewhere { .. } => kind::ROUTE_ELSEWHERE,
+            FromDirector::DenialRow { .. } => kind::DENIAL_ROW,
+            FromDirector::ExplainRow { .. } => kind::EXPLAIN_ROW,
+            FromDirector::ExplainEnd { .. } => kind::EXPLAIN_END,
+            FromDirector::Reloaded { .. } => kind::RELOADED,
             FromDirector::HandOver => kind::HAND_OVER,
         }
     }
@@ -667,6 +787,24 @@ impl Message for FromDirector {
                 .name(service)
                 .items([(0, *resource)]),
             &FromDirector::Draining { sequence, before } => w.body(&wire::Right { sequence, before }),
+            &FromDirector::RouteElsewhere { route, domain } => {
+                w.body(&wire::RouteElsewhere { route, reserved: 0, domain: domain.word() })
+            }
+            FromDirector::DenialRow { count, denial } => w
+                .body(&wire::DenialRow { count: *count, uid: denial.uid, verb: denial.verb as u32 })
+                .text(&denial.service)
+                .text(&denial.operation)
+                .text(&denial.origin),
+            FromDirector::ExplainRow { topic, worker, text, origin } => w
+                .body(&wire::ExplainRow { worker: *worker, topic: *topic as u32, reserved: 0 })
+                .text(text)
+                .text(origin),
+            FromDirector::ExplainEnd { status, worker, text } => {
+                w.body(&wire::ExplainEnd { worker: *worker, status: *status as u32, reserved: 0 }).text(text)
+            }
+            FromDirector::Reloaded { applied, message } => {
+                w.body(&wire::Reloaded { applied: (*applied).into(), reserved: 0 }).text(message)
+            }
         }
         .end();
     }
@@ -748,6 +886,33 @@ impl Message for FromDirector {
             kind::DRAINING => {
                 let wire::Right { sequence, before } = r.body()?;
                 FromDirector::Draining { sequence, before }
+            }
+            kind::ROUTE_ELSEWHERE => {
+                let wire::RouteElsewhere { route, domain, .. } = r.body()?;
+                FromDirector::RouteElsewhere { route, domain: Domain::from_word(domain) }
+            }
+            kind::DENIAL_ROW => {
+                let wire::DenialRow { count, uid, verb } = r.body()?;
+                let Some(verb) = u16::try_from(verb).ok().and_then(Verb::from_number) else {
+                    return Err(r.fault("nobody can be refused that"));
+                };
+                let (service, operation, origin) = (r.text()?, r.text()?, r.text()?);
+                FromDirector::DenialRow { count, denial: Denial { uid, verb, service, operation, origin } }
+            }
+            kind::EXPLAIN_ROW => {
+                let wire::ExplainRow { worker, topic, .. } = r.body()?;
+                let Some(topic) = u16::try_from(topic).ok().and_then(Topic::from_number) else {
+                    return Err(r.fault("it is about nothing that there is"));
+                };
+                FromDirector::ExplainRow { topic, worker, text: r.text()?, origin: r.text()? }
+            }
+            kind::EXPLAIN_END => {
+                let wire::ExplainEnd { worker, status, .. } = r.body()?;
+                FromDirector::ExplainEnd { status: r.status(status)?, worker, text: r.text()? }
+            }
+            kind::RELOADED => {
+                let wire::Reloaded { applied, .. } = r.body()?;
+                FromDirector::Reloaded { applied: applied != 0, message: r.text()? }
             }
             _ => return Err(r.fault("no such message comes from a director")),
         };

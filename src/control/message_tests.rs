@@ -78,6 +78,18 @@ fn changes() -> impl Strategy<Value = Vec<(Action, Resource)>> {
     proptest::collection::vec(change, 0..=limits::RESOURCES_PER_CHANGE)
 }
 
+fn domain() -> impl Strategy<Value = Domain> {
+    any::<u64>().prop_map(Domain::from_word)
+}
+
+fn groups() -> impl Strategy<Value = Vec<u64>> {
+    proptest::collection::vec(any::<u32>().prop_map(u64::from), 0..=limits::EXPLAIN_GROUPS_MAX)
+}
+
+fn key() -> impl Strategy<Value = Option<Key>> {
+    proptest::option::of(any::<(u64, bool)>().prop_map(|(word, is_name)| Key::from_word(word, is_name)))
+}
+
 fn to_director() -> impl Strategy<Value = ToDirector> {
     let role = proptest::sample::select(vec![Role::Client, Role::Worker, Role::Monitor]);
     prop_oneof![
@@ -122,6 +134,17 @@ fn to_director() -> impl Strategy<Value = ToDirector> {
         (name(), changes()).prop_map(|(service, changes)| ToDirector::Change { service, changes }),
         (name(), resource()).prop_map(|(service, resource)| ToDirector::Yielded { service, resource }),
         any::<u64>().prop_map(|worker| ToDirector::Drain { worker }),
+        (any::<[u64; 2]>(), any::<[u64; 2]>(), session_shape(), domain()).prop_map(
+            |([session, published], credential, shape, domain)| {
+                ToDirector::OpenSessionIn { session, credential, published, shape, domain }
+            }
+        ),
+        (any::<(u32, u32)>(), groups(), name(), name(), key()).prop_map(
+            |((uid, gid), groups, service, operation, key)| {
+                ToDirector::Explain { uid, gid, groups, service, operation, key }
+            }
+        ),
+        Just(ToDirector::Reload),
     ]
 }
 
@@ -179,6 +202,23 @@ fn from_director() -> impl Strategy<Value = FromDirector> {
             FromDirector::Recalled { sequence, service, resource, before }
         }),
         any::<(u64, u64)>().prop_map(|(sequence, before)| FromDirector::Draining { sequence, before }),
+        (any::<u32>(), domain()).prop_map(|(route, domain)| FromDirector::RouteElsewhere { route, domain }),
+        (any::<(u64, u32)>(), 1..=4u16, text(), text(), text()).prop_map(
+            |((count, uid), verb, service, operation, origin)| {
+                let verb = Verb::from_number(verb).expect("one of four");
+                FromDirector::DenialRow { count, denial: Denial { uid, verb, service, operation, origin } }
+            }
+        ),
+        (any::<u64>(), 1..=6u16, text(), text()).prop_map(|(worker, topic, text, origin)| {
+            let topic = Topic::from_number(topic).expect("one of six");
+            FromDirector::ExplainRow { topic, worker, text, origin }
+        }),
+        (any::<u64>(), status(), text()).prop_map(|(worker, status, text)| FromDirector::ExplainEnd {
+            status,
+            worker,
+            text
+        }),
+        (any::<bool>(), text()).prop_map(|(applied, message)| FromDirector::Reloaded { applied, message }),
         any::<(u64, u64, u64)>()
             .prop_map(|(calls, ended, faults)| { FromDirector::InspectEnd { calls, ended, faults } }),
     ]

@@ -107,6 +107,19 @@ bodies! {
     KeyNamed, 16 { status: u32, reserved: u32, word: u64 }
     /// The service's name and an item follow, but for Draining.
     Right, 16 { sequence: u64, before: u64 }
+
+    OpenSessionIn, 64 { session: u64, credential: [u64; 2], published: u64, shape: Shape, domain: u64 }
+    /// Two names follow, service and operation, an item, and the ids of `groups`.
+    Explain, 16 { uid: u32, gid: u32, groups: u32, reserved: u32 }
+    RouteElsewhere, 16 { route: u32, reserved: u32, domain: u64 }
+    /// Three texts follow: service, operation, origin.
+    DenialRow, 16 { count: u64, uid: u32, verb: u32 }
+    /// Two texts follow: what is so, and what says so.
+    ExplainRow, 16 { worker: u64, topic: u32, reserved: u32 }
+    /// A text follows.
+    ExplainEnd, 16 { worker: u64, status: u32, reserved: u32 }
+    /// A text follows.
+    Reloaded, 8 { applied: u32, reserved: u32 }
 }
 
 impl From<layout::SessionShape> for Shape {

@@ -8,8 +8,9 @@
 
 use super::core::{DirectorCore, Effects, Peer, ask_to_map};
 use super::quota::{Charge, Counted};
-use super::session::{Mapping, Session};
+use super::session::{Mapping, Passage, Session};
 use super::worker::{Standing, Worker};
+use crate::access::Verdict;
 use crate::core::Memory;
 use crate::error::Status;
 use crate::identity::Identity;
@@ -53,10 +54,24 @@ impl<M: Memory> DirectorCore<M> {
         if number >= limits::ROUTES_MAX {
             return Status::Busy;
         }
-        if let Some(route) = session.route(number) {
+        let opened = session.route(number).map(|route| route.operation);
+        if opened.is_some_and(|opened| !self.table.leads_to(opened, service, operation)) {
+            return Status::Fault;
+        }
+        let access = self.passage(key, service, operation);
+        let denied = match &access {
+            Passage::Guarded(Verdict::Always(decision)) => {
+                self.deny_call(key, service, operation, decision.cause);
+                true
+            }
+            _ => false,
+        };
+        let status = if denied { Status::PermissionDenied } else { Status::Ok };
+        let Some(session) = self.sessions.get_mut(key) else { return Status::Fault };
+        // One that came back has calls on it, which are to end truly; else who may not call is told nothing more.
+        if opened.is_some() || (denied && !session.republishing) {
             // Asked again by one who has not heard the answer in time.
-            let same = self.table.leads_to(route.operation, service, operation);
-            return if same { Status::Ok } else { Status::Fault };
+            return status;
         }
         let charge = Charge::new(session.identity.uid, session.identity.pid).and(Counted::Routes, 1);
         if session.republishing {
@@ -75,16 +90,17 @@ impl<M: Memory> DirectorCore<M> {
                 return status;
             }
         };
-        session.set_route(number, operation);
+        session.set_route(number, operation, access);
         for provider in &self.table.operation(operation).providers {
             // One that refused may have had no descriptor left: it is asked again.
             if matches!(session.mapping(provider.worker), Mapping::None | Mapping::Refused)
                 && let Some(worker) = self.workers.get_mut(provider.worker)
+                && worker.domain == session.domain
             {
                 ask_to_map(session, key, worker, provider.worker, fx);
             }
         }
-        Status::Ok
+        status
     }
 
     /// A session's client is gone: dead, or it closed its socket. What waits is dropped, workers are told.
@@ -157,9 +173,13 @@ impl<M: Memory> DirectorCore<M> {
         if !self.workers.contains(worker) || usize::from(first) + operations.len() > 1 << 16 {
             return Status::Fault;
         }
+        if !self.may_provide(worker, service, operations) {
+            return Status::PermissionDenied;
+        }
         self.held.wake_all();
         match self.table.provide_with(worker, service, first, operations, options) {
             Ok(()) => {
+                self.table.set_domain(service, self.workers[worker].domain);
                 let stall_ns = options.stall_ns().unwrap_or(self.settings.stall_ns);
                 self.workers[worker].set_stall(service, Some(stall_ns));
                 self.withhold_new_service(service);

@@ -14,13 +14,18 @@ use std::sync::Arc;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::earlier::{self, Estate, Inheritance, Life};
-use super::link::{Connection, Inherited, InheritedLedger, Link, NewSession, NewWorker, ToControl, ToData};
+use super::handle::ReadRules;
+use super::link::{
+    Asked, Connection, Inherited, InheritedLedger, Link, NewSession, NewWorker, ToControl, ToData,
+};
 use super::names::{Names, hash_of};
 use super::quota::{Accounts, CONNECTION_DESCRIPTORS, Charge, Counted, Quotas};
 use super::quota::{SESSION_DESCRIPTORS, WORKER_DESCRIPTORS};
 use super::recovery::{self, CarriedOver};
+use crate::access::{Access, Asker, Cause, Denial, Domain, Rules, Verb};
 use crate::control::folder::{Credentials, RuntimeFolder};
 use crate::control::message::{FromDirector, Role, ToDirector};
+use crate::control::name::Name;
 use crate::control::socket::{Channel, Listener, Received};
 use crate::core::Write;
 use crate::core::ledger::Ledger;
@@ -28,9 +33,9 @@ use crate::error::{Error, Fault, Status};
 use crate::identity::Identity;
 use crate::layout::{SessionShape, WORK_CONTROL, WorkShape, head};
 use crate::limits;
-use crate::memory::Doorbell;
 use crate::memory::named::Named;
 use crate::memory::sealed::{self, Kind};
+use crate::memory::{Among, Doorbell};
 use crate::memory::{Process, boot_id, pid_namespace_inode};
 use crate::waiting::now_ns;
 
@@ -143,6 +148,13 @@ pub struct Control {
     names: Names,
     /// Who has how much.
     accounts: Accounts,
+    /// Where the rules come from, if not from here.
+    policy: Option<Arc<ReadRules>>,
+    access: Arc<Access>,
+    /// Whether other users can reach the socket; `None`: as an earlier director left it.
+    open_to_others: Option<bool>,
+    /// In whose name the rules' own keys are kept: one of two, so that the old ones stay until new ones are there.
+    keys_of_rules: Connection,
     next_connection: Connection,
     next_session: u64,
     last_worker: u32,
@@ -162,7 +174,9 @@ impl Control {
         window_ns: u64,
         listener: Option<Listener>,
         quotas: Quotas,
+        policy: (Option<Arc<ReadRules>>, &Rules),
     ) -> Result<(Self, Inherited), Error> {
+        let (policy, rules) = policy;
         let mut estate = earlier::find(&folder.stale_links()?, folder.bus_id(), &segment_prefix(&folder))?;
         // The first director of a bus has nobody to wait for.
         let until_ns = if folder.epoch() > 1 { now_ns() + window_ns } else { 0 };
@@ -179,10 +193,12 @@ impl Control {
         let inherited =
             Inherited { ledgers: ledgers.collect(), is_incomplete: !estate.unreadable.is_empty(), until_ns };
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(Error::system("making an epoll"))?;
+        let handed_over = listener.is_some();
         let listener = listener.map_or_else(|| folder.bind(), Ok)?;
         watch(&epoll, &listener, EpollFlags::EPOLLIN, LISTENER)?;
         watch(&epoll, link.to_control.bell(), EpollFlags::EPOLLIN | EpollFlags::EPOLLET, QUEUE)?;
-        let control = Control {
+        let uid = nix::unistd::geteuid().as_raw();
+        let mut control = Control {
             estate,
             kept: HashMap::new(),
             until_ns,
@@ -193,6 +209,10 @@ impl Control {
             peers: HashMap::new(),
             silent: VecDeque::new(),
             names: Names::new(hash_of(folder.name_hasher())),
+            policy,
+            access: Arc::new(Access::none(uid)),
+            open_to_others: if handed_over { None } else { Some(false) },
+            keys_of_rules: Connection::MAX,
             next_connection: FIRST_CONNECTION,
             // Above all that an earlier director gave.
             next_session: (folder.epoch() << 32) + 1,
@@ -200,13 +220,53 @@ impl Control {
             last_worker: (folder.epoch() << 16) as u32,
             boot: boot_id()?,
             pid_namespace: pid_namespace_inode()?,
-            accounts: Accounts::new(quotas, nix::unistd::geteuid().as_raw()),
-            uid: nix::unistd::geteuid().as_raw(),
+            accounts: Accounts::new(quotas, uid),
+            uid,
             epoll,
             link,
             folder,
         };
+        control.install(rules).map_err(Error::Policy)?;
         Ok((control, inherited))
+    }
+
+    /// Puts rules in force: for whoever comes, and, in the data thread's next turns, for whoever is here.
+    fn install(&mut self, rules: &Rules) -> Result<(), String> {
+        let keys = if self.keys_of_rules == Connection::MAX { Connection::MAX - 1 } else { Connection::MAX };
+        let names = &mut self.names;
+        let word = |text: &str| {
+            let name = Name::new("key", text).map_err(|e| e.to_string())?;
+            names.key(keys, &name).map_err(|status| format!("the key {text:?}: {}", status.text()))
+        };
+        let access = match Access::new(rules, self.uid, word) {
+            Ok(access) => Arc::new(access),
+            Err(why) => {
+                self.names.forget(keys);
+                return Err(why);
+            }
+        };
+        self.names.forget(std::mem::replace(&mut self.keys_of_rules, keys));
+        let open = access.admits_others();
+        if self.open_to_others != Some(open) {
+            self.folder.open_to_others(open).map_err(|e| e.to_string())?;
+            self.open_to_others = Some(open);
+        }
+        self.access = access.clone();
+        self.link.to_data.push(ToData::Access(access));
+        Ok(())
+    }
+
+    /// Reads the policy anew. What is refused changes nothing.
+    fn reload(&mut self) -> Result<(), String> {
+        let Some(read) = &self.policy else {
+            return Err("this director has no policy to read: start it with one".into());
+        };
+        let installed = read().and_then(|rules| self.install(&rules));
+        match &installed {
+            Ok(()) => tracing::info!("a new policy is in force"),
+            Err(why) => tracing::error!("the policy is refused, and the old one stays in force: {why}"),
+        }
+        installed
     }
 
     /// Runs until the data thread has ended, then leaves nothing behind.
@@ -370,10 +430,13 @@ impl Control {
         let connection = self.next_connection;
         self.next_connection += 1;
         let uid = process.identity.uid;
-        if uid != self.uid && uid != 0 {
-            let message = format!("this bus belongs to uid {}, and you are uid {uid}", self.uid);
+        if !self.access.admits(asker(&process)).allow {
+            let message = format!("this bus belongs to uid {}, and allows uid {uid} nothing", self.uid);
             let _ = channel.send_message(&refused(Status::PermissionDenied, message), &[]);
-            tracing::warn!(uid, pid = process.identity.pid, "refused: another user");
+            let origin = self.access.origin(Cause::Default);
+            let denial =
+                Denial { uid, verb: Verb::Connect, service: String::new(), operation: String::new(), origin };
+            self.link.to_data.push(ToData::Denied(denial));
             return Ok(());
         }
         let charge = Charge::new(uid, process.identity.pid).and(Counted::Descriptors, CONNECTION_DESCRIPTORS);
@@ -432,7 +495,18 @@ impl Control {
             (
                 Stage::Greeted(Role::Client),
                 ToDirector::OpenSession { session, credential, published, shape },
-            ) => self.open_session(from, (session, credential), published, shape, descriptors),
+            ) => self.open_session(
+                from,
+                (session, credential),
+                Domain::of_uid(self.uid),
+                published,
+                shape,
+                descriptors,
+            ),
+            (
+                Stage::Greeted(Role::Client),
+                ToDirector::OpenSessionIn { session, credential, published, shape, domain },
+            ) => self.open_session(from, (session, credential), domain, published, shape, descriptors),
             (Stage::Greeted(Role::Worker), ToDirector::OpenWorker { worker, credential, taken, shape }) => {
                 self.open_worker(from, (worker, credential), taken, shape, descriptors)
             }
@@ -440,6 +514,21 @@ impl Control {
                 self.pass_on(ToData::Republished(from))
             }
             (Stage::Greeted(Role::Monitor), ToDirector::Inspect) => self.pass_on(ToData::Inspect(from)),
+            (
+                Stage::Greeted(Role::Monitor),
+                ToDirector::Explain { uid, gid, groups, service, operation, key },
+            ) => {
+                // Their bounds were checked when the message was read.
+                let groups = groups.into_iter().map(|group| group as u32).collect();
+                let asked = Asked { uid, gid, groups, service, operation, key };
+                self.pass_on(ToData::Explain(from, Box::new(asked)))
+            }
+            (Stage::Greeted(Role::Monitor), ToDirector::Reload) => {
+                let reloaded = self.reload();
+                let (applied, message) = (reloaded.is_ok(), reloaded.err().unwrap_or_default());
+                self.send(from, FromDirector::Reloaded { applied, message }, Vec::new());
+                Ok(())
+            }
             (Stage::Session(_), ToDirector::OpenRoute { route, service, operation }) => {
                 self.pass_on(ToData::OpenRoute { from, route, service, operation })
             }
@@ -455,7 +544,10 @@ impl Control {
             (Stage::Worker(..), ToDirector::SessionUnmapped { index }) => {
                 self.pass_on(ToData::SessionUnmapped { from, index })
             }
-            (Stage::Session(_) | Stage::Worker(..), ToDirector::NameKey { name }) => {
+            (
+                Stage::Session(_) | Stage::Worker(..) | Stage::Greeted(Role::Monitor),
+                ToDirector::NameKey { name },
+            ) => {
                 let (status, word) = match self.names.key(from, &name) {
                     Ok(word) => (Status::Ok, word),
                     Err(status) => (status, 0),
@@ -508,6 +600,11 @@ impl Control {
             let message = "your clock is of another time namespace than the director's".into();
             return Err(Trouble::Refused(Status::PermissionDenied, message));
         }
+        let uid = self.peers.get(&from).map_or(u32::MAX, |peer| peer.process.identity.uid);
+        if role == Role::Monitor && !self.access.is_own(uid) {
+            let message = format!("to look at this bus, and to manage it, is for uid {} and root", self.uid);
+            return Err(Trouble::Refused(Status::PermissionDenied, message));
+        }
         let welcome = FromDirector::Welcome {
             protocol: limits::PROTOCOL,
             bus_id: self.folder.bus_id(),
@@ -528,6 +625,7 @@ impl Control {
         &mut self,
         from: Connection,
         (session, credential): (u64, [u64; 2]),
+        domain: Domain,
         published: u64,
         shape: SessionShape,
         descriptors: Vec<OwnedFd>,
@@ -555,11 +653,14 @@ impl Control {
             .and(Counted::WaitingCalls, u64::from(shape.slots))
             .and(Counted::Descriptors, SESSION_DESCRIPTORS);
         charge_peer(&mut self.accounts, peer, charge, resumed)?;
-        let bell = Doorbell::from_fd(client.try_clone().map_err(Error::io("duplicating a doorbell"))?)?;
+        let copy = client.try_clone().map_err(Error::io("duplicating a doorbell"))?;
+        let home = domain == Domain::of_uid(self.uid);
+        let among = if home { Among::users(&[self.uid, peer.process.identity.uid]) } else { Among::Several };
+        let bell = Doorbell::from_fd(copy, among)?;
         let id = if resumed { session } else { self.next_session };
         let identity = peer.process.identity;
         let (outbox_inode, inbox_inode) = (sealed::inode(&outbox)?, sealed::inode(&inbox)?);
-        let right = self.credentials.session(id, identity.uid, outbox_inode, inbox_inode);
+        let right = self.credentials.session(id, identity.uid, domain, outbox_inode, inbox_inode);
         if !resumed {
             self.next_session += 1;
         } else if credential != right {
@@ -570,6 +671,8 @@ impl Control {
             id,
             credential,
             identity,
+            groups: peer.process.groups.as_slice().into(),
+            domain,
             shape,
             published,
             resumed,
@@ -635,13 +738,15 @@ impl Control {
             id,
             credential: right,
             identity,
+            groups: peer.process.groups.as_slice().into(),
+            domain: self.access.domain_of(identity.uid),
             shape,
             start: carried.as_ref().map_or(0, |c| c.start),
             carried,
             work: named.mem().clone(),
             page,
             pidfd: peer.process.pidfd.try_clone().map_err(Error::io("duplicating a pidfd"))?,
-            worker: Doorbell::from_fd(bell)?,
+            worker: Doorbell::from_fd(bell, Among::users(&[self.uid, identity.uid]))?,
             own: Doorbell::new()?,
         };
         peer.stage = Stage::Worker(WorkerSegment { id, named, sent: 0 });
@@ -717,6 +822,8 @@ impl Control {
             ToControl::Inspected(to, rows) => {
                 self.send_all(to, rows.into_iter().map(|row| (row, Vec::new())))
             }
+            // What is refused has been logged.
+            ToControl::Reload => _ = self.reload(),
             ToControl::Disconnect(connection) => self.close(connection),
             ToControl::Forget(connection) => {
                 self.close(connection);
@@ -894,6 +1001,11 @@ fn next_id(last: &mut u32, is_used: impl Fn(u64) -> bool) -> u64 {
 /// Somebody who says that he was here before: who can't be, or comes too late. He begins anew.
 fn unknown(what: &str) -> Trouble {
     Trouble::Refused(Status::MayHaveRun, format!("this director does not know that {what}"))
+}
+
+fn asker(process: &Process) -> Asker<'_> {
+    let Identity { uid, gid, .. } = process.identity;
+    Asker { uid, gid, groups: &process.groups }
 }
 
 fn refused(status: Status, message: String) -> FromDirector {

@@ -13,12 +13,13 @@ use std::collections::HashMap;
 
 use slab::Slab;
 
+use super::guard::Guard;
 use super::held::Parked;
 use super::quota::{Accounts, Exceeded, Quotas};
 use super::recovery::Recovery;
 use super::scatter::Scatters;
 use super::schedule::Choice;
-use super::session::{Mapping, Session};
+use super::session::{Mapping, Passage, Session};
 use super::table::rights::Holder;
 use super::table::{CLASSES, Provider, Table};
 use super::worker::{Flight, Standing, Worker};
@@ -178,6 +179,10 @@ pub struct DirectorCore<M: Memory> {
     pub(super) held: Parked,
     /// Parts of scatters that wait for their worker.
     pub(super) scatters: Scatters,
+    /// Who may do what.
+    pub(super) guard: Guard,
+    /// Why somebody was last refused something.
+    pub(super) refusal: String,
     touched: Vec<usize>,
     /// No waiting call expires before.
     next_expiry_ns: u64,
@@ -211,6 +216,8 @@ impl<M: Memory> DirectorCore<M> {
             backlog: Vec::new(),
             held: Parked::default(),
             scatters: Scatters::default(),
+            guard: Guard::default(),
+            refusal: String::new(),
             touched: Vec::new(),
             next_expiry_ns: u64::MAX,
             parked: false,
@@ -231,6 +238,11 @@ impl<M: Memory> DirectorCore<M> {
         let (mut found, mut took_all) = (std::mem::take(&mut self.news), false);
         if self.is_recovering() {
             self.recover(now_ns, fx);
+        }
+        if self.guard.is_rechecking() {
+            // Before anything is taken: who has heard that the rules are others now is served by those.
+            self.recheck(fx);
+            found = true;
         }
         let mut i = 0;
         while let Some(&key) = self.hot.get(i) {
@@ -369,6 +381,9 @@ impl<M: Memory> DirectorCore<M> {
             return self.refuse(key, request.ticket, Status::NoSuchService, fx);
         };
         let (operation, waiting) = (route.operation, route.waiting);
+        if !matches!(route.access, Passage::Open) && !self.is_let_through(key, request, fx) {
+            return;
+        }
         if self.stopping {
             return self.refuse(key, request.ticket, Status::DirectorGone, fx);
         }

@@ -10,7 +10,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::core::{DirectorCore, Effects, Peer, Settings, Told};
-use super::link::{Connection, Inherited, Link, NewSession, NewWorker, ToControl, ToData};
+use super::explain::Question;
+use super::link::{Asked, Connection, Inherited, Link, NewSession, NewWorker, ToControl, ToData};
+use crate::access::Asker;
 use crate::control::message::FromDirector;
 use crate::control::name::Name;
 use crate::core::{Os, Party, Turn, block_on};
@@ -104,7 +106,7 @@ impl Effects for Shell {
         };
         let Some(gone) = gone else { return };
         let waiter = self.waiter.borrow();
-        waiter.remove(&gone.own);
+        waiter.remove_doorbell(&gone.own);
         if let Some(pidfd) = &gone.pidfd {
             waiter.remove(pidfd);
         }
@@ -245,6 +247,9 @@ impl Data {
             ToData::Worker(from, new) => self.attach_worker(from, *new),
             ToData::Closed(from) => self.closed(from, now_ns),
             ToData::Inspect(from) => self.inspect(from, now_ns),
+            ToData::Explain(from, asked) => self.explain(from, &asked, now_ns),
+            ToData::Access(access) => self.core.set_access(access),
+            ToData::Denied(denial) => self.core.count_denial(denial),
             ToData::Stop => self.stop(now_ns),
             ToData::HandOver => self.is_replaced = true,
             ToData::TooLate { worker, taken } => self.core.too_late(worker, taken, &mut self.shell),
@@ -273,6 +278,9 @@ impl Data {
         }
         let ToData::OpenRoute { from, route, service, operation } = message else { return };
         let (service, operation) = (service.as_str(), operation.as_str());
+        if let Some(domain) = self.core.elsewhere(key, service, operation) {
+            return self.shell.send(ToControl::Send(from, FromDirector::RouteElsewhere { route, domain }));
+        }
         let status = self.core.open_route(key, route, service, operation, &mut self.shell);
         let message = match status {
             Status::NoSuchService => format!("no worker provides a service {service:?}"),
@@ -282,40 +290,38 @@ impl Data {
                 None => format!("a route's number may be up to {}", limits::ROUTES_MAX - 1),
             },
             Status::Fault => format!("the session's route {route} leads elsewhere already"),
+            Status::PermissionDenied => self.core.last_refusal().into(),
             _ => String::new(),
         };
         self.shell.send(ToControl::Send(from, FromDirector::RouteOpened { route, status, message }));
     }
 
     fn take_from_worker(&mut self, key: usize, message: ToData) {
-        let provided = |status: Status| FromDirector::Provided { status, message: String::new() };
         match message {
             ToData::Provide { from, service, first, operations } => {
                 let names: Vec<&str> = operations.iter().map(|name| name.as_str()).collect();
                 let status = self.core.provide(key, service.as_str(), first, &names);
-                self.shell.send(ToControl::Send(from, provided(status)));
+                self.provided(from, status);
             }
             ToData::Withdraw { from, service } => {
                 let status = self.core.withdraw(key, service.as_str());
-                self.shell.send(ToControl::Send(from, provided(status)));
+                self.provided(from, status);
             }
             ToData::Register { from, service, first, operations, options } => {
                 let names: Vec<&str> = operations.iter().map(|name| name.as_str()).collect();
                 let status = self.core.provide_with(key, service.as_str(), first, &names, &options);
-                self.shell.send(ToControl::Send(from, provided(status)));
+                self.provided(from, status);
             }
             ToData::Change { from, service, changes } => {
                 let status = self.core.change(key, service.as_str(), &changes, &mut self.shell);
-                let exceeded = self.core.take_exceeded().filter(|_| status == Status::Busy);
-                let message = exceeded.map_or_else(String::new, |exceeded| exceeded.to_string());
-                self.shell.send(ToControl::Send(from, FromDirector::Provided { status, message }));
+                self.provided(from, status);
             }
             ToData::Yielded { service, resource, .. } => {
                 self.core.yielded(key, service.as_str(), resource, &mut self.shell);
             }
             ToData::Drain { from, .. } => {
                 let status = self.core.drain(key, &mut self.shell);
-                self.shell.send(ToControl::Send(from, provided(status)));
+                self.provided(from, status);
             }
             ToData::SessionMapped { index, accepted, .. } => {
                 self.core.session_mapped(key, index, accepted, &mut self.shell);
@@ -328,6 +334,18 @@ impl Data {
             }
             _ => {}
         }
+    }
+
+    /// Answers a worker.
+    fn provided(&mut self, to: Connection, status: Status) {
+        let message = match status {
+            Status::PermissionDenied => self.core.last_refusal().into(),
+            Status::Busy => {
+                self.core.take_exceeded().map_or_else(String::new, |exceeded| exceeded.to_string())
+            }
+            _ => String::new(),
+        };
+        self.shell.send(ToControl::Send(to, FromDirector::Provided { status, message }));
     }
 
     /// Somebody else than the worker itself wants it to drain.
@@ -354,7 +372,7 @@ impl Data {
     }
 
     fn attach_session(&mut self, from: Connection, new: NewSession) {
-        let NewSession { id, credential, identity, shape, published, resumed, .. } = new;
+        let NewSession { id, credential, identity, groups, domain, shape, published, resumed, .. } = new;
         let NewSession { outbox, inbox, client, own, pidfd, .. } = new;
         let answer = own.try_clone_fd().map_err(|_| Status::Busy).and_then(|copy| {
             let key = if resumed {
@@ -362,6 +380,7 @@ impl Data {
             } else {
                 self.core.attach_session(id, identity, shape, published, outbox, inbox)
             }?;
+            self.core.place_session(key, domain, groups);
             let waiter = self.shell.waiter.borrow();
             let added = waiter
                 .add_doorbell(&own, token::SESSION_RINGS | key as u64)
@@ -379,13 +398,14 @@ impl Data {
     }
 
     fn attach_worker(&mut self, from: Connection, new: NewWorker) {
-        let NewWorker { id, credential, identity, shape, start, carried, .. } = new;
+        let NewWorker { id, credential, identity, groups, domain, shape, start, carried, .. } = new;
         let NewWorker { work, page, pidfd, worker, own, .. } = new;
         let answer = own.try_clone_fd().map_err(|_| Status::Busy).and_then(|copy| {
             let key = match &carried {
                 Some(carried) => self.core.resume_worker(id, identity, shape, carried, work, page),
                 None => self.core.attach_worker(id, identity, shape, start, work, page),
             }?;
+            self.core.place_worker(key, domain, groups);
             let waiter = self.shell.waiter.borrow();
             let added = waiter
                 .add_doorbell(&own, token::WORKER_RINGS | key as u64)
@@ -449,6 +469,21 @@ impl Data {
         self.shell.send(ToControl::Inspected(from, super::rows::rows(&inspection)));
     }
 
+    fn explain(&mut self, from: Connection, asked: &Asked, now_ns: u64) {
+        let Asked { uid, gid, groups, service, operation, key } = asked;
+        let asker = Asker { uid: *uid, gid: *gid, groups };
+        let (service, operation) = (service.as_str(), operation.as_str());
+        let explanation = self.core.explain(&Question { asker, service, operation, key: *key }, now_ns);
+        self.shell.send(ToControl::Inspected(from, super::rows::explanation(explanation)));
+    }
+
+    /// What was refused for a cause that nobody has seen yet.
+    fn log_denials(&mut self) {
+        for denial in self.core.take_denials() {
+            tracing::warn!("denied: {denial}");
+        }
+    }
+
     fn stop(&mut self, now_ns: u64) {
         if self.stop_at_ns == u64::MAX {
             self.stop_at_ns = now_ns + DRAIN_NS;
@@ -474,6 +509,9 @@ impl Party for Data {
         }
         if !self.graces.is_empty() {
             self.end_graces(now_ns);
+        }
+        if self.core.has_denials() {
+            self.log_denials();
         }
         if self.stop_at_ns < u64::MAX && !busy && turned == Turn::Idle {
             let drained = self.core.in_flight(now_ns) == 0;

@@ -9,6 +9,7 @@ use super::core::Settings;
 use super::data::Data;
 use super::link::{Inherited, Link, ToControl, ToData};
 use super::quota::{OWN_DESCRIPTORS, Quotas};
+use crate::access::Rules;
 use crate::bus::Bus;
 use crate::control::folder::RuntimeFolder;
 use crate::control::greeting::{ANSWER_NS, greet, unexpected};
@@ -44,6 +45,27 @@ pub struct DirectorOptions {
     pub stall: Duration,
     /// How much one process, and one user, may have.
     pub quotas: Quotas,
+    /// Where the rules come from.
+    pub policy: PolicySource,
+}
+
+/// Where a director's rules come from: asked when it starts, and at each reload.
+#[derive(Clone, Default)]
+pub struct PolicySource(pub(super) Option<Arc<ReadRules>>);
+
+impl PolicySource {
+    fn read(&self) -> Result<Rules, Error> {
+        self.0.as_ref().map_or_else(|| Ok(Rules::default()), |read| read()).map_err(Error::Policy)
+    }
+}
+
+/// Reads rules, or says what is wrong with them.
+pub(super) type ReadRules = dyn Fn() -> Result<Rules, String> + Send + Sync;
+
+impl std::fmt::Debug for PolicySource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "a source of rules" } else { "the default rules" })
+    }
 }
 
 impl Default for DirectorOptions {
@@ -55,6 +77,7 @@ impl Default for DirectorOptions {
             window: Duration::from_nanos(limits::WINDOW_NS),
             stall: Duration::from_nanos(limits::STALL_NS),
             quotas: Quotas::default(),
+            policy: PolicySource::default(),
         }
     }
 }
@@ -75,6 +98,13 @@ impl DirectorOptions {
     /// See [`window`](Self::window).
     pub fn window(mut self, window: Duration) -> Self {
         self.window = window;
+        self
+    }
+
+    /// Who may do what: `read` says it when the director starts, and again at each reload; what it can't read or
+    /// understand is refused, with its words. It is called on the director's control thread, and may read a file.
+    pub fn policy(mut self, read: impl Fn() -> Result<Rules, String> + Send + Sync + 'static) -> Self {
+        self.policy = PolicySource(Some(Arc::new(read)));
         self
     }
 
@@ -110,9 +140,11 @@ impl Director {
     /// Takes a bus: makes its runtime folder if need be, cleans up after a director that was killed, and listens.
     ///
     /// # Errors
-    /// [`Error::BusTaken`] if a director serves the bus already.
+    /// [`Error::BusTaken`] if a director serves the bus already; [`Error::Policy`].
     pub fn new(bus: &Bus, options: DirectorOptions) -> Result<Director, Error> {
-        Director::on(RuntimeFolder::take(bus)?, options, None)
+        // What can't be is said before anything is made.
+        let rules = options.policy.read()?;
+        Director::on(RuntimeFolder::take(bus)?, options, &rules, None)
     }
 
     /// Takes a bus over from the director that serves it, if one does: that one hands its socket over and ends
@@ -122,6 +154,8 @@ impl Director {
     /// # Errors
     /// [`Error::BusTaken`] if the other one keeps it; [`Error::Refused`] with PERMISSION_DENIED.
     pub fn replace(bus: &Bus, options: DirectorOptions) -> Result<Director, Error> {
+        // Before the other one gives anything up.
+        let rules = options.policy.read()?;
         let listener = ask_for_bus(bus)?;
         let until_ns = now_ns() + HAND_OVER_NS;
         loop {
@@ -129,7 +163,7 @@ impl Director {
                 Err(Error::BusTaken { .. }) if listener.is_some() && now_ns() < until_ns => {
                     std::thread::sleep(LOCK_LOOK);
                 }
-                taken => return Director::on(taken?, options, listener),
+                taken => return Director::on(taken?, options, &rules, listener),
             }
         }
     }
@@ -137,6 +171,7 @@ impl Director {
     fn on(
         folder: RuntimeFolder,
         options: DirectorOptions,
+        rules: &Rules,
         listener: Option<Listener>,
     ) -> Result<Director, Error> {
         let mut quotas = options.quotas;
@@ -153,8 +188,14 @@ impl Director {
         };
         let link = Link::new()?;
         let window_ns = u64::try_from(options.window.as_nanos()).unwrap_or(u64::MAX / 2).min(u64::MAX / 2);
-        let (control, inherited) = Control::new(link.clone(), folder, window_ns, listener, quotas)?;
+        let rules = (options.policy.0, rules);
+        let (control, inherited) = Control::new(link.clone(), folder, window_ns, listener, quotas, rules)?;
         Ok(Director { link, control, inherited, settings, waiting: options.waiting })
+    }
+
+    /// What makes it read its policy anew, from another thread.
+    pub fn reloader(&self) -> DirectorReloader {
+        DirectorReloader(self.link.clone())
     }
 
     /// What stops it, from another thread.
@@ -221,6 +262,17 @@ impl DirectorStopper {
     /// Asks the director to stop. Returns at once.
     pub fn stop(&self) {
         self.0.to_data.push(ToData::Stop);
+    }
+}
+
+/// Makes a director read its policy anew. Can be used from any thread, more than once.
+#[derive(Clone)]
+pub struct DirectorReloader(Arc<Link>);
+
+impl DirectorReloader {
+    /// Asks for it. Returns at once; a policy that is refused is logged, and the old one stays in force.
+    pub fn reload(&self) {
+        self.0.to_control.push(ToControl::Reload);
     }
 }
 

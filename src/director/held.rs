@@ -113,6 +113,12 @@ impl Parked {
         within.iter().for_each(|key| self.wake(key));
     }
 
+    /// For how long calls on a key have waited for its holder to give it up.
+    pub fn has_been_leaving_ns(&self, span: &Span, now_ns: u64) -> Option<u64> {
+        let queue = self.queues.get(span).filter(|queue| queue.leaving_ns != 0)?;
+        Some(now_ns.saturating_sub(queue.leaving_ns))
+    }
+
     /// Looks at all queues in the next turn.
     pub fn wake_all(&mut self) {
         let all: Vec<Span> = self.queues.keys().copied().collect();
@@ -336,11 +342,12 @@ impl<M: Memory> DirectorCore<M> {
         let mut best: Option<(u64, usize)> = None;
         let mut asking = Asking::new(now_ns);
         for provider in &self.table.operation(operation).providers {
-            let covers = self.table.covers(provider, resource);
-            let Some(worker) = self.workers.get_mut(provider.worker).filter(|w| covers && w.is_serving())
-            else {
+            let may_hold =
+                self.table.covers(provider, resource) && self.may_acquire(provider.worker, span).allow;
+            let Some(worker) = self.workers.get_mut(provider.worker) else { continue };
+            if !may_hold || !worker.is_serving() {
                 continue;
-            };
+            }
             let reached = reach(&mut self.sessions[key], key, worker, provider.worker, &mut asking, fx);
             if matches!(reached, Reach::Never) {
                 continue;
@@ -498,6 +505,9 @@ impl<M: Memory> DirectorCore<M> {
         }
         let declares =
             |(action, _): &&(Action, Resource)| matches!(action, Action::Declare | Action::Withdraw);
+        if !self.may_change(worker, service, changes) {
+            return Status::PermissionDenied;
+        }
         if changes.iter().any(|change| declares(&change))
             && let Err(status) = self.table.change(worker, service, changes)
         {
@@ -626,7 +636,7 @@ impl<M: Memory> DirectorCore<M> {
     }
 }
 
-fn span_of(service: usize, resource: Resource) -> Option<Span> {
+pub(super) fn span_of(service: usize, resource: Resource) -> Option<Span> {
     let (is_name, first, last) = resource.span()?;
     Some(Span { space: super::table::rights::Space::new(service, is_name), first, last })
 }

@@ -11,7 +11,7 @@ use crate::core::{Read, Write};
 use crate::layout::{HEAD, LINE, Record, Request, SessionShape, WorkShape, flag};
 use crate::limits::{self, PROTOCOL};
 use crate::memory::sealed::{self, Kind};
-use crate::memory::{Doorbell, Rw};
+use crate::memory::{Among, Doorbell, Rw};
 use crate::waiting::now_ns;
 use crate::{Bus, Client, ClientOptions, Director, DirectorHandle, DirectorOptions, Error, Route, Status};
 use crate::{Stopper, WorkerOptions};
@@ -173,7 +173,7 @@ impl RawSession {
         say(&channel, &open_session(SHAPE), &[outbox_fd.as_fd(), inbox_fd.as_fd(), own.as_fd()]);
         let (answer, mut fds) = channel.answer(PATIENCE.as_nanos() as u64).unwrap();
         assert!(matches!(answer, FromDirector::SessionOpened { .. }));
-        let bell = Doorbell::from_fd(fds.pop().unwrap()).unwrap();
+        let bell = Doorbell::from_fd(fds.pop().unwrap(), Among::OneUser).unwrap();
         let (service, operation) = (Name::new("s", "text").unwrap(), Name::new("o", "echo").unwrap());
         say(&channel, &ToDirector::OpenRoute { route: 0, service, operation }, &[]);
         assert!(matches!(hear(&channel), Some(FromDirector::RouteOpened { status: Status::Ok, .. })));

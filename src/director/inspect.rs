@@ -1,6 +1,7 @@
 //! What the director tells about itself, on request.
 
 use super::core::DirectorCore;
+use crate::access::Denial;
 use crate::core::Memory;
 use crate::identity::Identity;
 
@@ -66,6 +67,8 @@ pub struct Inspection {
     pub refused: u64,
     /// Peers disconnected because they broke the protocol.
     pub faults: u64,
+    /// What the rules refused, by cause, and how often: the most frequent first.
+    pub denied: Vec<(Denial, u64)>,
 }
 
 impl<M: Memory> DirectorCore<M> {
@@ -94,7 +97,7 @@ impl<M: Memory> DirectorCore<M> {
         workers.sort_by_key(|w| w.id);
         sessions.sort_by_key(|s| s.id);
         let (dispatched, refused) = (self.dispatched, self.refused);
-        Inspection { services, workers, sessions, dispatched, refused, faults: 0 }
+        Inspection { services, workers, sessions, dispatched, refused, faults: 0, denied: self.denials() }
     }
 
     fn service_info(

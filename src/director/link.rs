@@ -16,6 +16,7 @@ use crossbeam::queue::SegQueue;
 use super::faults::Faults;
 use super::late::Holds;
 use super::recovery::CarriedOver;
+use crate::access::{Access, Denial, Domain};
 use crate::control::message::FromDirector;
 use crate::control::name::Name;
 use crate::core::ledger::Entry;
@@ -24,7 +25,7 @@ use crate::identity::Identity;
 use crate::layout::{SessionShape, WorkShape};
 use crate::memory::Doorbell;
 use crate::memory::{Ro, Rw};
-use crate::resource::{Action, Resource, ServiceOptions};
+use crate::resource::{Action, Key, Resource, ServiceOptions};
 
 /// A connection's number: never used again.
 pub type Connection = u64;
@@ -34,6 +35,9 @@ pub struct NewSession {
     pub id: u64,
     pub credential: [u64; 2],
     pub identity: Identity,
+    pub groups: Arc<[u32]>,
+    /// The workers that may see it.
+    pub domain: Domain,
     pub shape: SessionShape,
     pub published: u64,
     /// It was attached to an earlier director.
@@ -52,6 +56,8 @@ pub struct NewWorker {
     pub id: u64,
     pub credential: [u64; 2],
     pub identity: Identity,
+    pub groups: Arc<[u32]>,
+    pub domain: Domain,
     pub shape: WorkShape,
     pub start: u64,
     /// It was attached to an earlier director: what goes over.
@@ -84,6 +90,16 @@ pub struct InheritedLedger {
     pub is_dead: bool,
     /// Readable when it is dead.
     pub pidfd: Option<OwnedFd>,
+}
+
+/// A question about a request.
+pub struct Asked {
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: Vec<u32>,
+    pub service: Name,
+    pub operation: Name,
+    pub key: Option<Key>,
 }
 
 /// What has come in.
@@ -145,6 +161,11 @@ pub enum ToData {
         worker: u64,
         taken: u64,
     },
+    Explain(Connection, Box<Asked>),
+    /// New rules.
+    Access(Arc<Access>),
+    /// Somebody was refused who has got no further than the control thread.
+    Denied(Denial),
     /// Its socket is closed, or it broke the protocol there.
     Closed(Connection),
     Stop,
@@ -178,6 +199,8 @@ pub enum ToControl {
         index: u16,
         session: Connection,
     },
+    /// The policy is to be read anew: somebody has asked for it, or the program itself.
+    Reload,
     /// The peer broke the protocol.
     Disconnect(Connection),
     /// Nothing refers to what this connection brought any more.

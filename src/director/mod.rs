@@ -10,7 +10,8 @@
 //! data     the thread that drives the core          control  the thread of sockets and descriptors
 //! quota    how much one process, and one user, may have
 //! link     what the two say to each other           handle   what a program holds
-//! names    keys that are names                         faults   what peers did wrong
+//! names    keys that are names                      faults   what peers did wrong
+//! guard    who may do what                          explain  what would happen to a request
 //! earlier  what a killed director left
 //! ```
 
@@ -19,7 +20,9 @@ mod control;
 pub mod core;
 mod data;
 mod earlier;
+pub mod explain;
 mod faults;
+mod guard;
 pub(crate) mod handle;
 mod held;
 pub mod inspect;

@@ -307,6 +307,7 @@ impl<M: Memory> DirectorCore<M> {
         if let Some(inherited) = self.recovery.workers.iter_mut().find(|w| w.worker == id) {
             inherited.is_telling = false;
             self.news = true;
+            self.recheck_worker(key);
         }
     }
 

@@ -1,6 +1,8 @@
 //! An inspection, as messages and back; and what else a monitor may ask for.
 
+use super::explain::{Explanation, Finding};
 use super::inspect::{Inspection, ServiceInfo, SessionInfo, WorkerInfo};
+use crate::access::Asker;
 use crate::bus::Bus;
 use crate::control::greeting::{ANSWER_NS, greet, unexpected};
 use crate::control::message::{FromDirector, Role, ToDirector};
@@ -8,6 +10,7 @@ use crate::control::name::Name;
 use crate::error::{Error, Status};
 use crate::identity::Identity;
 use crate::limits;
+use crate::resource::Key;
 
 /// The messages that tell all of it, the end last.
 pub fn rows(inspection: &Inspection) -> Vec<FromDirector> {
@@ -19,7 +22,11 @@ pub fn rows(inspection: &Inspection) -> Vec<FromDirector> {
         ended: inspection.refused,
         faults: inspection.faults,
     };
-    services.chain(workers).chain(sessions).chain([end]).collect()
+    let denied = inspection
+        .denied
+        .iter()
+        .map(|(denial, count)| FromDirector::DenialRow { count: *count, denial: denial.clone() });
+    services.chain(workers).chain(sessions).chain(denied).chain([end]).collect()
 }
 
 /// As many as its names and its workers need: several workers together may provide more than one of them can. What
@@ -94,6 +101,86 @@ pub fn drain(bus: &Bus, worker: u64) -> Result<(), Error> {
     }
 }
 
+/// The messages that tell an explanation, the end last.
+pub fn explanation(explanation: Explanation) -> Vec<FromDirector> {
+    let Explanation { findings, status, worker, text } = explanation;
+    let row = |Finding { topic, worker, text, origin }| FromDirector::ExplainRow {
+        topic,
+        worker: worker.unwrap_or(0),
+        text,
+        origin,
+    };
+    let end = FromDirector::ExplainEnd { status, worker: worker.unwrap_or(0), text };
+    findings.into_iter().map(row).chain([end]).collect()
+}
+
+/// A resource, as a person names it.
+#[derive(Clone, Copy, Debug)]
+pub enum KeyText<'a> {
+    /// A number.
+    Number(u64),
+    /// A name.
+    Name(&'a str),
+}
+
+/// Asks a director what would happen to a request.
+pub fn explain(
+    bus: &Bus,
+    asker: Asker<'_>,
+    service: &str,
+    operation: &str,
+    key: Option<KeyText<'_>>,
+) -> Result<Explanation, Error> {
+    let (service, operation) = (Name::new("service", service)?, Name::new("operation", operation)?);
+    let groups: Vec<u64> = asker.groups.iter().map(|&group| group.into()).collect();
+    if groups.len() > limits::EXPLAIN_GROUPS_MAX {
+        let bounds = format!("up to {}", limits::EXPLAIN_GROUPS_MAX);
+        return Err(Error::Option { what: "the number of groups", value: groups.len() as u64, bounds });
+    }
+    let channel = greet(bus, Role::Monitor, ANSWER_NS)?;
+    let key = match key {
+        None => None,
+        Some(KeyText::Number(number)) => Some(Key::number(number)),
+        Some(KeyText::Name(name)) => {
+            let ask = ToDirector::NameKey { name: Name::new("key", name)? };
+            channel.send_message(&ask, &[]).map_err(Error::io("asking for a key"))?;
+            match channel.answer(ANSWER_NS)? {
+                (FromDirector::KeyNamed { status: Status::Ok, word }, _) => Some(Key::from_word(word, true)),
+                (FromDirector::KeyNamed { status, .. }, _) => {
+                    return Err(Error::Refused { status, message: status.text().into() });
+                }
+                _ => return Err(unexpected()),
+            }
+        }
+    };
+    let ask = ToDirector::Explain { uid: asker.uid, gid: asker.gid, groups, service, operation, key };
+    channel.send_message(&ask, &[]).map_err(Error::io("asking for an explanation"))?;
+    let mut findings = Vec::new();
+    let some = |worker: u64| (worker != 0).then_some(worker);
+    loop {
+        match channel.answer(ANSWER_NS)?.0 {
+            FromDirector::ExplainRow { topic, worker, text, origin } => {
+                findings.push(Finding { topic, worker: some(worker), text, origin });
+            }
+            FromDirector::ExplainEnd { status, worker, text } => {
+                return Ok(Explanation { findings, status, worker: some(worker), text });
+            }
+            _ => return Err(unexpected()),
+        }
+    }
+}
+
+/// Asks a director to read its policy anew.
+pub fn reload(bus: &Bus) -> Result<(), Error> {
+    let channel = greet(bus, Role::Monitor, ANSWER_NS)?;
+    channel.send_message(&ToDirector::Reload, &[]).map_err(Error::io("asking to reload"))?;
+    match channel.answer(ANSWER_NS)? {
+        (FromDirector::Reloaded { applied: true, .. }, _) => Ok(()),
+        (FromDirector::Reloaded { message, .. }, _) => Err(Error::Policy(message)),
+        _ => Err(unexpected()),
+    }
+}
+
 /// Adds a row to an inspection. Returns whether it was the last; `None` if it is no row.
 fn add(inspection: &mut Inspection, row: FromDirector) -> Option<bool> {
     match row {
@@ -133,6 +220,7 @@ fn add(inspection: &mut Inspection, row: FromDirector) -> Option<bool> {
                 hot,
             });
         }
+        FromDirector::DenialRow { count, denial } => inspection.denied.push((denial, count)),
         FromDirector::InspectEnd { calls, ended, faults } => {
             (inspection.dispatched, inspection.refused, inspection.faults) = (calls, ended, faults);
             return Some(true);
@@ -145,7 +233,14 @@ fn add(inspection: &mut Inspection, row: FromDirector) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::Denial;
     use crate::control::message::Message;
+
+    fn denied() -> Vec<(Denial, u64)> {
+        let (service, operation, origin) = ("kv".into(), "wipe".into(), "policy.toml:7".into());
+        let verb = crate::access::Verb::Call;
+        vec![(Denial { uid: 7, verb, service, operation, origin }, 3)]
+    }
 
     #[test]
     fn a_large_service_is_told_in_several_rows_and_is_one_again() {
@@ -162,7 +257,14 @@ mod tests {
             service("none", 1, 0),
             service("workers", 64, 2 * limits::ROW_WORKERS_MAX as u64),
         ];
-        let told = Inspection { services, dispatched: 3, refused: 2, faults: 1, ..Inspection::default() };
+        let told = Inspection {
+            services,
+            dispatched: 3,
+            refused: 2,
+            faults: 1,
+            denied: denied(),
+            ..Inspection::default()
+        };
         let mut heard = Inspection::default();
         let rows = rows(&told);
         for (n, row) in rows.iter().enumerate() {

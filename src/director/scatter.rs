@@ -160,6 +160,7 @@ impl<M: Memory> DirectorCore<M> {
                 records.iter().for_each(|record| session.gather_again(record));
                 return self.scatters.early.push((key, slots));
             }
+            Some(_) if !self.is_scatter_let_through(key, &first) => Status::PermissionDenied,
             Some(operation) => return self.plan(key, operation, records, now_ns, fx),
         };
         self.end_scatter(key, &records, status, 0, fx);
@@ -187,7 +188,8 @@ impl<M: Memory> DirectorCore<M> {
         let parts = if keys.is_empty() {
             self.plan_for_all(operation, records.len())
         } else {
-            Ok(self.plan_by_key(key, operation, &keys, now_ns, fx))
+            let route = records.first().map_or(0, |first| Request::of_client(first).operation);
+            Ok(self.plan_by_key(key, (route, operation), &keys, now_ns, fx))
         };
         let parts = match parts {
             Ok(parts) => parts,
@@ -222,14 +224,16 @@ impl<M: Memory> DirectorCore<M> {
     fn plan_by_key(
         &mut self,
         key: usize,
-        operation: usize,
+        (route, operation): (u32, usize),
         keys: &[Key],
         now_ns: u64,
         fx: &mut impl Effects,
     ) -> Vec<Part> {
         let mut parts: Vec<Part> = Vec::new();
         for (i, &resource) in keys.iter().enumerate() {
-            let fate = match self.table.operation(operation).unheld {
+            let unheld = self.table.operation(operation).unheld;
+            let fate = match unheld {
+                _ if !self.is_key_let_through(key, route, resource) => Fate::End(Status::PermissionDenied),
                 Some(_) => self.holder_for_part(key, operation, resource, now_ns, fx),
                 None => self.provider_for_part(operation, resource, &parts),
             };

@@ -68,6 +68,10 @@ pub(super) fn reach<M: Memory>(
     asking: &mut Asking,
     fx: &mut impl Effects,
 ) -> Reach {
+    // Whoever serves a session can spoil its replies: it is seen by the workers of its own domain only.
+    if worker.domain != session.domain {
+        return Reach::Never;
+    }
     match session.mapping(worker_key) {
         Mapping::Open(index) => Reach::Now(index),
         Mapping::Refused if !*asking.again.get_or_insert_with(|| session.is_time_to_ask(asking.now_ns)) => {
@@ -76,6 +80,27 @@ pub(super) fn reach<M: Memory>(
         Mapping::None | Mapping::Refused if ask_to_map(session, key, worker, worker_key, fx) => Reach::Soon,
         Mapping::None | Mapping::Refused => Reach::Never,
         Mapping::Asked(_) | Mapping::Closing(_) => Reach::Soon,
+    }
+}
+
+/// How well a worker suits a call: less is better, and 0 best. `None`: it has no room for it.
+#[inline]
+pub(super) fn score<M: Memory>(
+    policy: Policy,
+    worker: &Worker<M>,
+    bound: u64,
+    resource: Option<Key>,
+) -> Option<u64> {
+    let load = worker.in_flight();
+    match policy {
+        Policy::Jbsq if worker.has_room() => Some(load),
+        Policy::LeastOutstanding if worker.has_slots() => Some(load),
+        Policy::RoundRobin if worker.has_slots() => Some(0),
+        // At least 1: only an idle worker under the other policies ends the search.
+        Policy::Affinity if worker.has_slots() && load < bound => {
+            Some(!suits(worker.id, resource.unwrap_or(Key::number(0))) | 1)
+        }
+        _ => None,
     }
 }
 
@@ -136,17 +161,7 @@ impl<M: Memory> DirectorCore<M> {
                 worker.look(now_ns);
             }
             lively |= !worker.pulse.silent;
-            let load = worker.in_flight();
-            let score = match policy {
-                Policy::Jbsq if worker.has_room() => load,
-                Policy::LeastOutstanding if worker.has_slots() => load,
-                Policy::RoundRobin if worker.has_slots() => 0,
-                Policy::Affinity if worker.has_slots() && load < bound => {
-                    // At least 1: only an idle worker under the other policies ends the search.
-                    !suits(worker.id, resource.unwrap_or(Key::number(0))) | 1
-                }
-                _ => continue,
-            };
+            let Some(score) = score(policy, worker, bound, resource) else { continue };
             let found = (score, first + i + 1, *provider, index);
             if worker.pulse.silent {
                 last_resort.get_or_insert(found);
@@ -183,7 +198,7 @@ impl<M: Memory> DirectorCore<M> {
     }
 
     /// The load bound among the workers that may do a call on this key.
-    fn bound(&mut self, operation: usize, resource: Key, now_ns: u64) -> u64 {
+    pub(super) fn bound(&mut self, operation: usize, resource: Key, now_ns: u64) -> u64 {
         let (mut total, mut count) = (0, 0);
         for provider in &self.table.operation(operation).providers {
             let covers = self.table.covers(provider, resource);

@@ -4,7 +4,10 @@
 //! attaches: so the queue can't overflow, costs no allocation, and a flood fills only its own. The places of a
 //! route's waiting calls form a list, in the order in which the client sent them.
 
+use std::sync::Arc;
+
 use super::table::CLASSES;
+use crate::access::{Asker, Domain, Verdict};
 use crate::core::parking::{Bell, Parking};
 use crate::core::reply::Replies;
 use crate::core::ring::Taker;
@@ -43,10 +46,31 @@ struct WaitingCall {
 pub struct Route {
     /// The operation's key in the table.
     pub operation: usize,
+    /// Whether it may be used, as the rules say: for every call, or by its key.
+    pub access: Passage,
     /// Calls that wait.
     pub waiting: u32,
     /// Its waiting calls, by class.
     lists: [List; CLASSES],
+}
+
+/// What the rules say about a route.
+#[derive(Clone, Debug)]
+pub enum Passage {
+    /// Every call may pass: nobody is asked.
+    Open,
+    /// None may, or it depends on the key.
+    Guarded(Verdict),
+}
+
+impl Passage {
+    /// What a verdict makes of a route.
+    pub fn of(verdict: Verdict) -> Passage {
+        match verdict {
+            Verdict::Always(decision) if decision.allow => Passage::Open,
+            verdict => Passage::Guarded(verdict),
+        }
+    }
 }
 
 /// Calls of one route and class that wait, in their order.
@@ -79,6 +103,10 @@ pub struct Session<M: Memory> {
     pub id: u64,
     /// Who the kernel says it is.
     pub identity: Identity,
+    /// Its other groups.
+    pub groups: Arc<[u32]>,
+    /// The workers that may see it are of this domain.
+    pub domain: Domain,
     /// Its sizes, checked.
     pub shape: SessionShape,
     /// The client's memory.
@@ -167,6 +195,8 @@ impl<M: Memory> Session<M> {
             // Goes on where an earlier director was: only that it moves means anything.
             notices: inbox.load(at.notices),
             ask_again_ns: 0,
+            groups: Arc::new([]),
+            domain: Domain::default(),
             id,
             identity,
             shape,
@@ -175,6 +205,11 @@ impl<M: Memory> Session<M> {
             out,
             at,
         }
+    }
+
+    /// Who asks, when it asks for something.
+    pub fn asker(&self) -> Asker<'_> {
+        Asker { uid: self.identity.uid, gid: self.identity.gid, groups: &self.groups }
     }
 
     /// Whether requests are taken from it.
@@ -309,13 +344,14 @@ impl<M: Memory> Session<M> {
     }
 
     /// Gives the client's number a meaning.
-    pub fn set_route(&mut self, number: u32, operation: usize) {
+    pub fn set_route(&mut self, number: u32, operation: usize, access: Passage) {
         let number = number as usize;
         if number >= self.routes.len() {
             self.routes.resize_with(number + 1, || None);
         }
         let route = Route {
             operation,
+            access,
             waiting: 0,
             lists: [List { first: NONE, last: NONE, has_turn: false }; CLASSES],
         };

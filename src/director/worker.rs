@@ -11,6 +11,9 @@
 use std::collections::HashMap;
 
 use super::late::{Holds, holds_bit};
+use std::sync::Arc;
+
+use crate::access::{Asker, Domain};
 use crate::core::ledger::{Entry, Ledger};
 use crate::core::parking::{Bell, Parking};
 use crate::core::ring::Publisher;
@@ -95,6 +98,10 @@ pub struct Worker<M: Memory> {
     pub id: u64,
     /// Who the kernel says it is.
     pub identity: Identity,
+    /// Its other groups.
+    pub groups: Arc<[u32]>,
+    /// Sessions of this domain it may see.
+    pub domain: Domain,
     /// Whether it is given work.
     pub standing: Standing,
     /// Whether it shows signs of life.
@@ -175,12 +182,19 @@ impl<M: Memory> Worker<M> {
             seal: work.copy_out(at.head + head::SEAL),
             owes_part: false,
             stalls_ns: HashMap::new(),
+            groups: Arc::new([]),
+            domain: Domain::default(),
             id,
             identity,
             work,
             page,
             progress,
         }
+    }
+
+    /// Who asks, when it asks for something.
+    pub fn asker(&self) -> Asker<'_> {
+        Asker { uid: self.identity.uid, gid: self.identity.gid, groups: &self.groups }
     }
 
     /// Calls in its hands, as far as is known.

@@ -24,10 +24,10 @@ pub mod sealed;
 mod slice;
 
 pub use arena::{Arena, Block, Span, Spans};
-pub use doorbell::Doorbell;
+pub use doorbell::{Among, Doorbell};
 pub use fork::Fork;
 pub use map::{Mapped, Ro, Rw};
-pub use process::{Process, boot_id, pid_namespace_inode};
+pub use process::{Process, boot_id, own_uid, peer_uid, pid_namespace_inode};
 
 /// Forks; true if the child says so. The child runs in a copy of one thread of many: it should do little.
 #[cfg(test)]

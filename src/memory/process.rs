@@ -5,7 +5,7 @@
 //! the last is unique in a boot where the kernel (6.9) numbers pidfds, and one constant for all before that.
 
 use std::fs;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
 use nix::errno::Errno;
@@ -22,6 +22,8 @@ use crate::identity::Identity;
 pub struct Process {
     /// Who it runs as.
     pub identity: Identity,
+    /// Its other groups.
+    pub groups: Vec<u32>,
     /// Readable when it is dead.
     pub pidfd: OwnedFd,
     /// Which process it is, in this boot.
@@ -43,9 +45,10 @@ impl Process {
         }
         .map_err(failed())?;
         let identity = Identity { uid: peer.uid(), gid: peer.gid(), pid };
+        let groups = peer_groups(socket).map_err(failed())?;
         let pidfd_inode = inode(&pidfd)?;
         let start_time_ticks = start_time_ticks(pid).filter(|_| !is_dead(pidfd.as_fd())).unwrap_or(0);
-        Ok(Process { identity, pidfd, pidfd_inode, start_time_ticks })
+        Ok(Process { identity, groups, pidfd, pidfd_inode, start_time_ticks })
     }
 
     /// The process that was written down so, in this boot and pid namespace, if it lives. `None` is certain; an
@@ -62,6 +65,51 @@ impl Process {
         let same = inode(&pidfd)? == pidfd_inode
             && (start_time_ticks == 0 || started.is_none() || started == Some(start_time_ticks));
         Ok((same && !is_dead(pidfd.as_fd())).then_some(pidfd))
+    }
+}
+
+/// The user that this process acts as.
+pub fn own_uid() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}
+
+/// The user of who connected the other end, or listened there. One system call.
+pub fn peer_uid(socket: BorrowedFd<'_>) -> Result<u32, Error> {
+    let peer = getsockopt(&socket, sockopt::PeerCredentials);
+    Ok(peer.map_err(Error::system("asking who the peer is"))?.uid())
+}
+
+/// Supplementary groups that a peer may have and still be told apart from none: as many as a process can have.
+const GROUPS_MAX: usize = 65_536;
+
+/// The supplementary groups of who connected the other end, as they were then.
+fn peer_groups(socket: BorrowedFd<'_>) -> Result<Vec<u32>, Errno> {
+    let mut groups = vec![0u32; 64];
+    loop {
+        let mut bytes = (groups.len() * size_of::<u32>()) as libc::socklen_t;
+        // SAFETY: the pointer leads to `bytes` writable bytes of a live vector of plain integers, the kernel writes no
+        // more than that, and both outlive the call.
+        let got = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                &mut bytes,
+            )
+        };
+        let count = bytes as usize / size_of::<u32>();
+        match Errno::result(got) {
+            Ok(_) => {
+                groups.truncate(count);
+                return Ok(groups);
+            }
+            // There are more, and it says how many.
+            Err(Errno::ERANGE) if groups.len() < count && count <= GROUPS_MAX => groups.resize(count, 0),
+            // The listener's end of a pair, or a kernel before 4.13.
+            Err(Errno::ENODATA | Errno::ENOPROTOOPT) => return Ok(Vec::new()),
+            Err(errno) => return Err(errno),
+        }
     }
 }
 
@@ -123,6 +171,8 @@ mod tests {
         let (uid, gid) = (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw());
         let pid = std::process::id() as i32;
         assert_eq!(peer.identity, Identity { uid, gid, pid });
+        let groups: Vec<u32> = nix::unistd::getgroups().unwrap().iter().map(|g| g.as_raw()).collect();
+        assert_eq!(peer.groups, groups);
         assert_eq!((peer.start_time_ticks, peer.pidfd_inode), written_down(pid));
         assert!(!is_dead(peer.pidfd.as_fd()));
     }

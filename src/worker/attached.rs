@@ -22,7 +22,7 @@ use crate::layout::{flag, place, reply_flag, reply_place};
 use crate::limits;
 use crate::memory::named::check_read_only;
 use crate::memory::sealed::{self, Kind};
-use crate::memory::{Doorbell, Mapped, Ro, Rw};
+use crate::memory::{Among, Doorbell, Mapped, Ro, Rw, own_uid, peer_uid};
 use crate::resource::{Action, Key, Resource, ServiceOptions};
 use crate::scatter;
 use crate::shared::Shared;
@@ -80,7 +80,9 @@ fn present(
     let words = shape.work().words;
     check_read_only(&work_fd, "work segment", words as u64 * 8)?;
     let work = sealed::map_ro(&work_fd, words as u64 * 8, words)?;
-    Ok(Opened { worker, credential, start, work, director: Doorbell::from_fd(director)? })
+    // The director never reads it, and shares it with nobody else: nobody can hold this worker up.
+    let director = Doorbell::from_fd(director, Among::OneUser)?;
+    Ok(Opened { worker, credential, start, work, director })
 }
 
 /// One attachment.
@@ -114,7 +116,7 @@ impl Attached {
         let page_bytes = shape.progress().words as u64 * 8;
         let (page, page_fd) =
             sealed::create("trine progress page", page_bytes, page_bytes, Kind::WriterOnly)?;
-        let own = Doorbell::new()?;
+        let own = Doorbell::among(Among::users(&[own_uid(), peer_uid(channel.as_fd())?]))?;
         let open = ToDirector::OpenWorker { worker: 0, credential: [0; 2], taken: 0, shape };
         let opened = present(&channel, &open, &page_fd, &own, ANSWER_NS)?;
         waiter.add_doorbell(&own, 0)?;
@@ -245,6 +247,7 @@ impl Attached {
     /// Takes that back.
     pub fn awake(&mut self) {
         self.core.awake();
+        self.own.drain();
     }
 
     /// Whether the director says that it has sent something.
@@ -322,7 +325,11 @@ impl Attached {
         let (out_bytes, in_bytes) = (out_rings + out.arena_bytes, in_rings + at.arena_bytes);
         sealed::check(&outbox, "outbox", out_bytes, out_rings, Kind::WriterOnly)?;
         sealed::check(&inbox, "inbox", in_bytes, in_rings, Kind::ReadWrite)?;
-        let client = Doorbell::from_fd(client)?;
+        let director = match &self.channel {
+            Some(channel) => peer_uid(channel.as_fd())?,
+            None => return Err(unexpected()),
+        };
+        let client = Doorbell::from_fd(client, Among::users(&[own_uid(), caller.uid, director]))?;
         let outbox = sealed::map_ro(&outbox, out_bytes, out.words)?;
         let inbox = sealed::map_rw(&inbox, in_bytes, at.words)?;
         self.core.map_session(index, session, shape, outbox, inbox);

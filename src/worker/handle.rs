@@ -633,7 +633,7 @@ impl Inner {
 
     fn begin_anew(&mut self) -> Result<(), Error> {
         let attached = Attached::attach(&self.bus, self.shape, &self.waiter)?;
-        self.waiter.remove(self.attached.1.doorbell());
+        self.waiter.remove_doorbell(self.attached.1.doorbell());
         let number = self.attached.0 + 1;
         let mut old = std::mem::replace(&mut self.attached, (number, attached));
         self.attached.1.rights.tell_first(old.1.rights.lose_all());

@@ -19,6 +19,7 @@ mod replace;
 mod resources;
 mod roles;
 mod support;
+mod trust;
 
 /// Where a process that a test has started begins: see [`support::Role`]. Run by itself it plays nothing.
 #[test]

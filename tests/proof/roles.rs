@@ -34,6 +34,7 @@ fn bus() -> Bus {
 pub fn play(role: &str) {
     // Whatever becomes of the test, nothing of it stays.
     let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
+    become_user(argument("as", 0));
     match role {
         "director" => director(),
         "worker" => workers(),
@@ -41,6 +42,10 @@ pub fn play(role: &str) {
         "holder" => holder(),
         "visitors" => visitors(),
         "crowd" => crowd(),
+        "pretender" => pretender(),
+        "asker" => asker(),
+        "clogger" => clogger(),
+        "monitor" => monitor(),
         other => panic!("no role {other:?}"),
     }
 }
@@ -67,13 +72,19 @@ fn director() {
         let descriptors = trine::Quota { pool: u64::MAX, process: u64::MAX };
         options = options.quotas(trine::Quotas { descriptors, ..trine::Quotas::default() });
     }
+    let policy = argument("policy", String::new());
+    if !policy.is_empty() {
+        options =
+            options.policy(move || trine_policy::read(policy.as_ref()).map_err(|error| error.to_string()));
+    }
     let made = if argument("replace", 0) == 1 { Director::replace } else { Director::new };
     let director = match made(&bus(), options) {
         Ok(director) => director,
         Err(error) => return tell(format!("error {error}")),
     };
-    let stopper = director.stopper();
+    let (stopper, reloader) = (director.stopper(), director.reloader());
     listen(move |word| match word {
+        "reload" => reloader.reload(),
         "stop" => stopper.stop(),
         other => panic!("a director can't {other:?}"),
     });
@@ -344,4 +355,102 @@ fn visitors() {
         assert_eq!(client.call(route, &request).expect("a reply").bytes().to_vec(), mix(&request));
     }
     tell("done");
+}
+
+/// Goes on as another user, of no groups: which only root can.
+fn become_user(uid: u32) {
+    use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
+    if uid != 0 {
+        setgroups(&[]).expect("root may leave its groups");
+        setgid(Gid::from_raw(uid)).expect("root may be of any group");
+        setuid(Uid::from_raw(uid)).expect("root may be anybody");
+        // Leaving a user behind takes that back.
+        let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
+    }
+}
+
+/// Provides a service of its own, and tries to provide another's.
+fn pretender() {
+    let worker = match bus().worker(WorkerOptions::default()) {
+        Ok(worker) => worker,
+        Err(error) => return tell(format!("error {}", error.status())),
+    };
+    let stopper = worker.stopper();
+    listen(move |word| match word {
+        "stop" => stopper.stop(),
+        "clog" => clog(),
+        other => panic!("a pretender can't {other:?}"),
+    });
+    let tried = |service: &str| match worker.provide(service, &OPERATIONS) {
+        Ok(_) => "OK".to_owned(),
+        Err(error) => error.status().to_string(),
+    };
+    let (own, anothers) = (tried("other"), tried("work"));
+    tell(format!("ready {} {own} {anothers}", worker.id()));
+    serve(&worker);
+    tell("stopped");
+}
+
+/// Tries to connect, to open a route, and to call.
+fn asker() {
+    let (service, operation) =
+        (argument("service", "work".to_owned()), argument("operation", "mix".to_owned()));
+    let asked = bus().client(ClientOptions::default()).and_then(|client| {
+        let route = client.route(&service, &operation)?;
+        let called = client.call(route, b"hello").map(|reply| reply.bytes().to_vec());
+        tell(format!("call {}", called.as_ref().map_or_else(|e| e.status().to_string(), |_| "OK".into())));
+        Ok(())
+    });
+    match asked {
+        Ok(()) => tell("asked OK"),
+        Err(error) => tell(format!("asked {} {error}", error.status())),
+    }
+}
+
+/// Makes every doorbell that this process has a descriptor of block, and fills it.
+fn clog() {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    use nix::sys::socket::{MsgFlags, SockType, getsockopt, send, sockopt};
+    use std::os::fd::{AsRawFd, BorrowedFd};
+    let mut clogged = 0;
+    for entry in std::fs::read_dir("/proc/self/fd").expect("its descriptors").flatten() {
+        let Some(number) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        let kind = std::fs::read_link(entry.path()).unwrap_or_default();
+        // SAFETY: it was open when the folder was read, and is used at once; at worst the kernel says that it is not.
+        #[allow(unsafe_code)]
+        let fd = unsafe { BorrowedFd::borrow_raw(number) };
+        if kind.as_os_str() == "anon_inode:[eventfd]" {
+            let _ = nix::unistd::write(fd, &(u64::MAX - 1).to_ne_bytes());
+            let _ = fcntl(fd, FcntlArg::F_SETFL(OFlag::empty()));
+            clogged += 1;
+        } else if getsockopt(&fd, sockopt::SockType) == Ok(SockType::Datagram) {
+            let _ = fcntl(fd, FcntlArg::F_SETFL(OFlag::empty()));
+            while send(fd.as_raw_fd(), &[1], MsgFlags::MSG_DONTWAIT).is_ok() {}
+            clogged += 1;
+        }
+    }
+    tell(format!("clogged {clogged}"));
+}
+
+/// A client that clogs its doorbells, and then calls without ever looking for a reply.
+fn clogger() {
+    let Some(client) = client(ClientOptions::default()) else { return };
+    let route = client.route("work", "mix").expect("a route");
+    assert_eq!(client.call(route, b"first").expect("a reply").bytes().to_vec(), mix(b"first"));
+    clog();
+    let open: Vec<_> = (0..32).map(|_| client.request(route).submit(b"clogged", Until::Now)).collect();
+    tell(format!("sent {}", open.iter().filter(|sent| sent.is_ok()).count()));
+    std::thread::park();
+}
+
+/// Tries to look at the bus, and to manage it.
+fn monitor() {
+    let bus = bus();
+    let asker = trine::access::Asker::default();
+    let said = [bus.inspect().map(drop), bus.reload(), bus.explain(asker, "work", "mix", None).map(drop)];
+    let said: Vec<String> =
+        said.map(|said| said.map_or_else(|e| e.status().to_string(), |()| "OK".into())).into();
+    tell(format!("monitor {}", said.join(" ")));
 }

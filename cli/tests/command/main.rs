@@ -4,6 +4,7 @@ mod bad_input;
 mod bench;
 mod demo;
 mod doctor;
+mod policy;
 mod round_trip;
 mod scene;
 mod stopping;

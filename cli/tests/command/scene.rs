@@ -40,6 +40,11 @@ impl Running {
         assert!(lines.any(|line| line.contains(text)), "its log ended without {text:?}");
     }
 
+    /// Waits for its end, which something else brings about.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.0.wait().expect("it ends")
+    }
+
     /// Sends a signal, and waits for the end.
     pub fn end(mut self, signal: Signal) -> ExitStatus {
         kill(Pid::from_raw(self.0.id() as i32), signal).expect("it lives");

@@ -19,6 +19,7 @@ use slab::Slab;
 
 use self::rights::{Holder, Rights, Span};
 use self::scope::Scope;
+use crate::access::Domain;
 use crate::error::Status;
 use crate::limits;
 use crate::resource::{Action, Key, Policy, Resource, ServiceOptions, Unheld};
@@ -102,6 +103,8 @@ pub struct Service {
     pub unheld: Option<Unheld>,
     /// By worker, where one speaks for less than everything: its scope.
     scoped: HashMap<usize, u32>,
+    /// The trust domain of its workers, as long as it has any.
+    domain: Option<Domain>,
 }
 
 /// The table.
@@ -111,6 +114,8 @@ pub struct Table {
     services: Slab<Service>,
     operations: Slab<Operation>,
     scopes: Slab<Scope>,
+    /// How services are scheduled whatever their workers say, by name.
+    policies: HashMap<Box<str>, Policy>,
     /// Who holds what.
     pub rights: Rights,
 }
@@ -180,6 +185,7 @@ impl Table {
             policy: Policy::default(),
             unheld: None,
             scoped: HashMap::new(),
+            domain: None,
         });
         self.names.insert(name.into(), key);
         key
@@ -209,12 +215,50 @@ impl Table {
 
     /// Writes what holds for a service where the data path finds it: at its operations.
     fn tell_operations(&mut self, service: usize) {
-        let Service { operations, policy, unheld, scoped, .. } = &self.services[service];
+        let Service { name, operations, policy, unheld, scoped, .. } = &self.services[service];
+        let policy = self.policies.get(&**name).unwrap_or(policy);
         for &key in operations {
             let operation = &mut self.operations[key];
             (operation.policy, operation.unheld) = (*policy, *unheld);
             operation.by_key = unheld.is_some() || !scoped.is_empty() || *policy == Policy::Affinity;
         }
+    }
+
+    /// How services are scheduled from now on, whatever their workers say; the others as those say.
+    pub fn set_policies(&mut self, policies: HashMap<Box<str>, Policy>) {
+        let old = std::mem::replace(&mut self.policies, policies);
+        let named = old.keys().chain(self.policies.keys()).filter_map(|name| self.names.get(name).copied());
+        let named: Vec<usize> = named.collect();
+        named.into_iter().for_each(|key| self.tell_operations(key));
+    }
+
+    /// The trust domain of a service's workers, if it has any.
+    pub fn domain_of(&self, service: &str) -> Option<Domain> {
+        self.names.get(service).and_then(|&key| self.services[key].domain)
+    }
+
+    /// A worker of this domain provides the service.
+    pub fn set_domain(&mut self, service: &str, domain: Domain) {
+        if let Some(&key) = self.names.get(service) {
+            self.services[key].domain = Some(domain);
+        }
+    }
+
+    /// What a worker provides: services, and their operations.
+    pub fn provided_services(&self, worker: usize) -> Vec<(Box<str>, Vec<Box<str>>)> {
+        let provides = |&&key: &&usize| self.operations[key].providers.iter().any(|p| p.worker == worker);
+        let services = self.services.iter().map(|(_, service)| {
+            let own = service.operations.iter().filter(provides);
+            (service.name.clone(), own.map(|&key| self.operations[key].name.clone()).collect::<Vec<_>>())
+        });
+        services.filter(|(_, operations)| !operations.is_empty()).collect()
+    }
+
+    /// Whether a worker provides any of a service.
+    pub fn provides(&self, worker: usize, service: usize) -> bool {
+        let Some(service) = self.services.get(service) else { return false };
+        let provides = |&key: &usize| self.operations[key].providers.iter().any(|p| p.worker == worker);
+        service.operations.iter().any(provides)
     }
 
     /// Changes what a worker declares in a service that it provides: all of it or nothing.
@@ -315,6 +359,10 @@ impl Table {
             self.scopes.remove(scope as usize);
         }
         if did {
+            let none = |&key: &usize| self.operations[key].providers.is_empty();
+            if self.services[service].operations.iter().all(none) {
+                self.services[service].domain = None;
+            }
             self.tell_operations(service);
         }
         did
@@ -343,7 +391,8 @@ impl Table {
         }
     }
 
-    fn operation_of(&self, service: usize, name: &str) -> Option<usize> {
+    /// An operation of a service, by its name.
+    pub fn operation_of(&self, service: usize, name: &str) -> Option<usize> {
         self.services[service].operations.iter().copied().find(|&key| &*self.operations[key].name == name)
     }
 

@@ -533,6 +533,23 @@ impl Rights {
         own.map(piece).collect()
     }
 
+    /// Pieces that a worker holds, behind one of them, at most so many; those too that it is giving up.
+    pub fn pieces_behind(&self, worker: usize, after: Option<Span>, most: usize) -> Vec<Span> {
+        use std::ops::Bound::{Excluded, Included, Unbounded};
+        let Some(&tenant) = self.by_worker.get(&worker) else { return Vec::new() };
+        let from = match after {
+            Some(span) => Excluded((tenant, span.space, span.first)),
+            None => Included((tenant, Space(0), 0)),
+        };
+        let own = self.owned.range((from, Unbounded)).take_while(|(t, ..)| *t == tenant).take(most);
+        let piece = |&(_, space, first): &(u32, Space, u64)| {
+            let range = self.ranges.get(&space).and_then(|ranges| ranges.at(first));
+            let last = range.filter(|&(f, ..)| f == first).map_or(first, |(_, last, _)| last);
+            Span { space, first, last }
+        };
+        own.map(piece).collect()
+    }
+
     /// How many pieces are held, and how many claims wait.
     pub fn counts(&self) -> (usize, usize) {
         (self.owned.len(), self.claimed)
