@@ -272,7 +272,7 @@ impl Goals<'_> {
 
     fn neighbour(&self, found: &mut Found) -> anyhow::Result<()> {
         let alone = self.chosen.base(Placement::One, Wait::Adaptive);
-        let alone = Setting { load: Load { calls: (alone.load.calls / 4).max(10), ..alone.load }, ..alone };
+        let alone = Setting { load: Load { calls: (alone.load.calls / 20).max(10), ..alone.load }, ..alone };
         let figure = self.beside(found, alone, Setting { neighbour: true, ..alone })?;
         found.goal("one, adaptive, beside a program that burns the CPU: ÷ without, p50", AtMost(3.0), figure);
         Ok(())

@@ -174,11 +174,11 @@ impl Chosen {
             Part::Neighbour => {
                 let base = |placement, waiting, neighbour| Setting {
                     neighbour,
-                    ..fewer(self.base(placement, waiting), 4)
+                    ..fewer(self.base(placement, waiting), 20)
                 };
                 let places = self.placements.iter().filter(|p| **p != Placement::Unpinned);
                 places
-                    .flat_map(|&p| [Wait::Adaptive, Wait::Yield].map(|w| (p, w)))
+                    .flat_map(|&p| [Wait::Adaptive, Wait::Park].map(|w| (p, w)))
                     .flat_map(|(p, w)| [base(p, w, false), base(p, w, true)])
                     .collect()
             }
