@@ -167,7 +167,7 @@ pub fn run(options: &BenchOptions) -> anyhow::Result<ExitCode> {
     }
     if asked(options, PartOption::Scale) {
         print("What sessions cost, and how long recovery takes\n")?;
-        for sessions in [1, 100, 1_000, 3_000].into_iter().filter(|n| *n <= options.idle_sessions) {
+        for sessions in [10, 100, 1_000, 3_000].into_iter().filter(|n| *n <= options.idle_sessions) {
             report.figures.extend(scale::cost(sessions)?);
             report.figures.extend(scale::recovery(sessions)?);
         }

@@ -8,16 +8,15 @@
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use serde::Serialize;
 use tabled::builder::Builder;
 use tabled::settings::{Padding, Style};
 use tempfile::TempDir;
 use trine::{Bus, Client, ClientOptions};
 use trine_measure::latencies::human;
-use trine_measure::payload::{self, Way};
 
-use super::party::{OPERATION, SERVICE};
+use super::party::call_once;
 use super::round::shared_folder;
 use crate::processes::{Background, this_program};
 
@@ -85,8 +84,9 @@ pub fn cost(sessions: usize) -> anyhow::Result<Vec<Figure>> {
         command.arg("--folder").arg(scene.folder.path()).args(["idle", &count.to_string()]);
         Background::start("idle sessions", command)
     };
-    // One is there beforehand, so that what a process has but once is not counted.
+    // First one alone, so that what a process has but once is not counted.
     let one = idle(1)?;
+    let sessions = sessions.max(2);
     let parties = |clients: &Background| {
         let parties = [("director", &scene.director), ("worker", &scene.worker)];
         let known = parties.into_iter().filter_map(|(name, party)| Some((name, party.as_ref()?.pid())));
@@ -94,11 +94,12 @@ pub fn cost(sessions: usize) -> anyhow::Result<Vec<Figure>> {
     };
     let before: anyhow::Result<Vec<Books>> =
         parties(&one).into_iter().map(|(_, pid)| Books::of(pid)).collect();
+    drop(one);
     let many = idle(sessions)?;
     let mut figures = Vec::new();
     for ((name, pid), before) in parties(&many).into_iter().zip(before?) {
         let after = Books::of(pid)?;
-        let each = |after: u64, before: u64| after.saturating_sub(before) as f64 / sessions as f64;
+        let each = |after: u64, before: u64| after.saturating_sub(before) as f64 / (sessions - 1) as f64;
         let mut figure = |what: &str, value, unit| {
             figures.push(Figure {
                 what: format!("a session costs the {name}: {what}"),
@@ -111,7 +112,7 @@ pub fn cost(sessions: usize) -> anyhow::Result<Vec<Figure>> {
         figure("mappings", each(after.mappings, before.mappings), "");
         figure("memory", each(after.pss_kib, before.pss_kib), "KiB");
     }
-    drop((many, one));
+    drop(many);
     Ok(figures)
 }
 
@@ -145,13 +146,13 @@ pub fn recovery(sessions: usize) -> anyhow::Result<Vec<Figure>> {
     let clients: Result<Vec<Client>, _> =
         (0..sessions).map(|_| bus.client(ClientOptions::default())).collect();
     let clients = clients.with_context(|| format!("opening {sessions} sessions"))?;
-    clients.iter().try_for_each(call)?;
+    clients.iter().try_for_each(call_once)?;
     let killed = Instant::now();
     scene.director.take().context("there is a director")?.kill()?;
     scene.director = Some(director(scene.folder.path())?);
     let mut ended_ns = Vec::with_capacity(sessions);
     for client in &clients {
-        call(client)?;
+        call_once(client)?;
         ended_ns.push(killed.elapsed().as_nanos() as f64);
     }
     let figure = |what: &str, value| Figure { what: what.into(), sessions, value, unit: "ns" };
@@ -160,13 +161,4 @@ pub fn recovery(sessions: usize) -> anyhow::Result<Vec<Figure>> {
         figure("director killed and started: until the first session's call", first),
         figure("director killed and started: until every session's call", last),
     ])
-}
-
-fn call(client: &Client) -> anyhow::Result<()> {
-    let route = client.route(SERVICE, OPERATION)?;
-    let mut request = [0; 64];
-    payload::fill(&mut request, Way::Request, 7);
-    let reply = client.call(route, &request)?.bytes().to_vec();
-    ensure!(payload::check(&reply, Way::Answer) == Some(7), "a wrong answer");
-    Ok(())
 }

@@ -85,8 +85,8 @@ fn goals_are_met_or_missed_or_wait_for_a_rival() {
     );
     let costs = report["figures"].as_array().unwrap().iter();
     let descriptors =
-        |f: &&Value| f["what"] == "a session costs the director: descriptors" && f["sessions"] == 1;
-    assert!(costs.filter(descriptors).all(|f| f["value"].as_f64() > Some(1.0)), "{report}");
+        |f: &&Value| f["what"] == "a session costs the director: descriptors" && f["sessions"] == 10;
+    assert!(costs.filter(descriptors).any(|f| f["value"].as_f64() > Some(1.0)), "{report}");
     let plots = scene.folder().join("plots").read_dir().unwrap();
     assert!(plots.map(|plot| plot.unwrap().path()).all(|plot| plot.extension().is_some_and(|e| e == "svg")));
 }

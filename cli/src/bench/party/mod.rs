@@ -21,7 +21,7 @@ mod sockets;
 mod trine_parties;
 
 pub use rings::INLINE_MAX;
-pub use trine_parties::{OPERATION, SERVICE};
+pub use trine_parties::call_once;
 
 pub use bells::VARIABLE as BELLS;
 

@@ -5,7 +5,7 @@ use std::panic::resume_unwind;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
 use trine::{
     Bus, Client, ClientOptions, Pending, Policy, Request, Route, Served, ServiceOptions, Until, WorkerOptions,
@@ -14,9 +14,9 @@ use trine_measure::payload::{self, Check, Way, Words};
 use trine_measure::{Caller, Measured, PartyOptions, Wait, ready};
 
 /// Name of the service.
-pub const SERVICE: &str = "bench";
+const SERVICE: &str = "bench";
 /// Its operation.
-pub const OPERATION: &str = "check";
+const OPERATION: &str = "check";
 /// What is copied out of shared memory at a time: it stays in the nearest cache.
 const SCRATCH: usize = 4096;
 
@@ -147,16 +147,12 @@ pub fn connect(options: &PartyOptions) -> anyhow::Result<()> {
     struct Connecting<'a>(&'a PartyOptions, Option<u64>);
     impl Caller for Connecting<'_> {
         fn send(&mut self, number: u64) -> anyhow::Result<()> {
-            let client = Bus::at(&self.0.folder).client(ClientOptions::default())?;
-            let route = client.route(SERVICE, OPERATION)?;
-            let mut bytes = [0; 64];
-            payload::fill(&mut bytes, Way::Request, number);
-            let answer = client.call(route, &bytes)?.bytes().to_vec();
-            self.1 = payload::check(&answer, Way::Answer);
+            call_once(&Bus::at(&self.0.folder).client(ClientOptions::default())?)?;
+            self.1 = Some(number);
             Ok(())
         }
         fn receive(&mut self, _: bool) -> anyhow::Result<Option<u64>> {
-            self.1.take().context("a wrong answer").map(Some)
+            Ok(self.1.take())
         }
     }
     options.load.run(&mut Connecting(options, None))?.tell()
@@ -221,4 +217,14 @@ impl Caller for Calls<'_> {
         };
         self.check(&reply).map(Some)
     }
+}
+
+/// Asks for the route, and makes a call.
+pub fn call_once(client: &Client) -> anyhow::Result<()> {
+    let route = client.route(SERVICE, OPERATION)?;
+    let mut request = [0; 64];
+    payload::fill(&mut request, Way::Request, 7);
+    let answer = client.call(route, &request)?.bytes().to_vec();
+    ensure!(payload::check(&answer, Way::Answer) == Some(7), "a wrong answer");
+    Ok(())
 }
