@@ -26,7 +26,12 @@ pub struct Goal {
     /// `≤ 1.15`
     goal: String,
     figure: Option<f64>,
+    /// The same of the floor: what nobody can be better than on this machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    floor: Option<f64>,
     met: Option<bool>,
+    /// Whether the floor misses it, too: then nobody can meet it here.
+    missed_by_floor: bool,
 }
 
 /// Which side of its bound a figure is to be on.
@@ -63,8 +68,19 @@ pub struct Found {
 
 impl Found {
     fn goal(&mut self, what: impl Into<String>, bound: Bound, figure: Option<f64>) {
+        self.goal_with_floor(what, bound, figure, None);
+    }
+
+    fn goal_with_floor(
+        &mut self,
+        what: impl Into<String>,
+        bound: Bound,
+        figure: Option<f64>,
+        floor: Option<f64>,
+    ) {
         let met = figure.map(|figure| bound.holds(figure));
-        self.goals.push(Goal { what: what.into(), goal: bound.told(), figure, met });
+        let missed_by_floor = floor.is_some_and(|floor| !bound.holds(floor));
+        self.goals.push(Goal { what: what.into(), goal: bound.told(), figure, floor, met, missed_by_floor });
     }
 
     /// Keeps rows, and gives them for a look.
@@ -76,15 +92,17 @@ impl Found {
     /// A line for each.
     pub fn table(&self) -> String {
         let mut builder = Builder::default();
-        builder.push_record(["GOAL", "BOUND", "FIGURE", ""]);
+        builder.push_record(["GOAL", "BOUND", "FIGURE", "FLOOR'S", ""]);
         for goal in &self.goals {
-            let figure = goal.figure.map_or("-".into(), |figure| format!("{figure:.2}"));
+            let number = |figure: Option<f64>, none: &str| figure.map_or(none.into(), |f| format!("{f:.2}"));
+            let (figure, floor) = (number(goal.figure, "-"), number(goal.floor, ""));
             let met = match goal.met {
                 Some(true) => "met",
+                Some(false) if goal.missed_by_floor => "missed; the floor misses it, too",
                 Some(false) => "missed",
                 None => "not measured: its rival is not there",
             };
-            builder.push_record([&goal.what, &goal.goal, &figure, met]);
+            builder.push_record([&goal.what, &goal.goal, &figure, &floor, met]);
         }
         let mut table = builder.build();
         table.with(Style::empty()).with(Padding::new(0, 2, 0, 0));
@@ -119,6 +137,8 @@ fn p99(row: &Row) -> u64 {
 const TRINE: &str = subjects::TRINE;
 const LINE: &str = "floor: line relayed";
 const BELLS: &str = "floor: eventfds relayed";
+const RINGS: &str = "rings: director";
+const IN_PLACE: &str = "trine, read in place";
 const RR: &str = "iceoryx2 request-response, direct";
 const PS: &str = "iceoryx2 publish-subscribe, direct";
 const RR_RELAY: &str = "iceoryx2 request-response, relay";
@@ -177,17 +197,10 @@ impl Goals<'_> {
             group.ratio(TRINE, LINE, p99),
         );
         let direct = if placement == Placement::One { AtMost(1.0) } else { AtMost(0.85) };
-        found.goal(format!("{on}, polling: ÷ {RR}, p50"), direct, group.ratio(TRINE, RR, p50));
-        found.goal(
-            format!("{on}, polling: ÷ {RR_RELAY}, p50"),
-            AtMost(0.35),
-            group.ratio(TRINE, RR_RELAY, p50),
-        );
-        found.goal(
-            format!("{on}, polling: ÷ {PS_RELAY}, p50"),
-            AtMost(0.68),
-            group.ratio(TRINE, PS_RELAY, p50),
-        );
+        for (rival, bound) in [(RR, direct), (RR_RELAY, AtMost(0.35)), (PS_RELAY, AtMost(0.68))] {
+            let [figure, floor] = [TRINE, LINE].map(|who| group.ratio(who, rival, p50));
+            found.goal_with_floor(format!("{on}, polling: ÷ {rival}, p50"), bound, figure, floor);
+        }
         Ok(())
     }
 
@@ -201,7 +214,10 @@ impl Goals<'_> {
     /// The fastest of all that there are, whatever it is.
     fn default(&self, found: &mut Found) -> anyhow::Result<()> {
         let mut all = vec![subjects::trine()];
-        all.extend(self.bench.others.rivals.iter().cloned());
+        let rivals = &self.bench.others.rivals;
+        let missing = |c: &Contender| rivals.iter().all(|r| r.subject.name != c.subject.name);
+        all.extend(subjects::system().into_iter().filter(missing));
+        all.extend(rivals.iter().cloned());
         let setting = self.chosen.base(Placement::Unpinned, Wait::Adaptive);
         let group = found.keep(self.bench.group("goals", self.fitting(all, setting))?);
         for (name, of, bound) in [("p50", p50 as fn(&Row) -> u64, AtMost(0.8)), ("p99", p99, AtMost(0.1))] {
@@ -220,7 +236,11 @@ impl Goals<'_> {
             for (waiting, rivals) in [(Wait::Yield, &[RR, PS][..]), (Wait::Park, &[ZEROMQ])] {
                 let base = self.chosen.base(placement, waiting);
                 let load = Load { in_flight: 64, calls: self.chosen.calls * 4, ..base.load };
-                let mut all = if waiting.polls() { vec![subjects::trine()] } else { Vec::new() };
+                let mut all = Vec::new();
+                if waiting.polls() {
+                    all.push(subjects::trine());
+                    all.extend(subjects::forms().into_iter().filter(|c| c.subject.name == RINGS));
+                }
                 let rival = |c: &&Contender| rivals.contains(&c.subject.name.as_str());
                 all.extend(self.bench.others.rivals.iter().filter(rival).cloned());
                 rows.extend(self.bench.group("goals", self.fitting(all, Setting { load, ..base }))?);
@@ -230,8 +250,9 @@ impl Goals<'_> {
         let best =
             |name: &str| rows.0.iter().filter(|row| row.what == name).map(|row| row.calls_per_second).max();
         for (rival, bound) in [(ZEROMQ, 20.0), (RR, 8.0), (PS, 3.5)] {
-            let figure = best(TRINE).zip(best(rival)).map(|(own, other)| own as f64 / other.max(1) as f64);
-            found.goal(format!("calls/s, 64 in flight, each at its best: ÷ {rival}"), AtLeast(bound), figure);
+            let ratio = |who| best(who).zip(best(rival)).map(|(own, other)| own as f64 / other.max(1) as f64);
+            let what = format!("calls/s, 64 in flight, each at its best: ÷ {rival}");
+            found.goal_with_floor(what, AtLeast(bound), ratio(TRINE), ratio(RINGS));
         }
         Ok(())
     }
@@ -240,13 +261,14 @@ impl Goals<'_> {
         for &placement in self.chosen.placements.iter().filter(|p| **p != Placement::Unpinned) {
             let base = self.chosen.base(placement, Wait::Yield);
             let load = Load { calls: (base.load.calls / 40).max(10), warm_up: 20, ..base.load };
-            let group = found.keep(self.group(Setting { bytes: 1 << 20, load, ..base }, &[RR])?);
-            let figure = group.ratio(TRINE, LINE, p50);
-            found.goal(
-                format!("{}, 1 MiB: ÷ line relayed with the same MiB, p50", placement.name()),
-                AtMost(1.05),
-                figure,
-            );
+            let setting = Setting { bytes: 1 << 20, load, ..base };
+            let all = [vec![subjects::in_place(), subjects::trine()], subjects::floors()].concat();
+            let group = found.keep(self.bench.group("goals", self.fitting(all, setting))?);
+            for (who, how) in [(IN_PLACE, "read in place"), (TRINE, "copied out in pieces")] {
+                let what =
+                    format!("{}, 1 MiB, {how}: ÷ line relayed with the same MiB, p50", placement.name());
+                found.goal(what, AtMost(1.05), group.ratio(who, LINE, p50));
+            }
         }
         Ok(())
     }

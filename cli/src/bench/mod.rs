@@ -307,6 +307,9 @@ impl Bench {
         let Others { floors, forms, rivals } = &self.others;
         let mut all = vec![subjects::trine()];
         all.extend(floors.iter().cloned());
+        if part == Part::Large {
+            all.push(subjects::in_place());
+        }
         if !floors.is_empty() && part == Part::Large {
             all.push(subjects::memory());
         }

@@ -43,6 +43,11 @@ fn named(mut contender: Contender, more: &str) -> Contender {
     contender
 }
 
+/// Trine whose ends look at payloads where they lie, as those do who trust their peer.
+pub fn in_place() -> Contender {
+    named(trine_with(1, "--in-place", "--in-place"), "read in place")
+}
+
 /// So many sessions that call at the same time.
 pub fn busy() -> Vec<Contender> {
     let of = |n: usize| named(trine_with(1, "", &format!("--sessions {n}")), &format!("{n} sessions"));

@@ -62,7 +62,8 @@ fn every_subject_answers_every_load() {
     for form in ["rings: direct", "rings: director", "rings: managed"] {
         assert!(names(&rows, "forms").contains(&form), "{form}");
     }
-    assert!(names(&rows, "large").contains(&"floor: one process"));
+    let large = names(&rows, "large");
+    assert!(large.contains(&"floor: one process") && large.contains(&"trine, read in place"), "{large:?}");
 }
 
 #[test]

@@ -8,10 +8,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
 use trine::{
-    Bus, Client, ClientOptions, Pending, Policy, Request, Route, Served, ServiceOptions, Until, WorkerOptions,
+    Bus, Client, ClientOptions, Pending, Policy, Request, Route, Served, ServiceOptions, Shared, Until,
+    WorkerOptions,
 };
 use trine_measure::payload::{self, Check, Way, Words};
 use trine_measure::{Caller, Measured, PartyOptions, Wait, ready};
+
+use super::memory::where_it_lies;
 
 /// Name of the service.
 const SERVICE: &str = "bench";
@@ -39,6 +42,9 @@ pub struct WorkerKind {
     /// One call in 200 takes a thousand times as long as the others, which take a microsecond.
     #[arg(long)]
     bimodal: bool,
+    /// Look at requests where they lie.
+    #[arg(long)]
+    in_place: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -65,10 +71,19 @@ pub fn worker(kind: WorkerKind, options: &PartyOptions) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The number of the call, if every word is right.
+fn check(bytes: &Shared<'_>, way: Way, in_place: bool, scratch: &mut [u8]) -> Option<u64> {
+    if in_place {
+        return payload::check(where_it_lies(bytes), way);
+    }
+    let mut check = Check::new(way);
+    bytes.for_each_chunk(scratch, |piece| check.piece(piece));
+    check.number()
+}
+
 fn answer<'w>(request: Request<'w>, kind: WorkerKind, len: usize, scratch: &mut [u8; SCRATCH]) -> Served {
-    let mut check = Check::new(Way::Request);
-    request.bytes().for_each_chunk(scratch, |piece| check.piece(piece));
-    let Some(number) = check.number() else { return request.fail(1, "a wrong request") };
+    let number = check(&request.bytes(), Way::Request, kind.in_place, scratch);
+    let Some(number) = number else { return request.fail(1, "a wrong request") };
     if kind.bimodal {
         work(number);
     }
@@ -102,6 +117,9 @@ pub struct ClientKind {
     /// Take answers in the order in which they come, not in that of the calls.
     #[arg(long)]
     any_order: bool,
+    /// Look at answers where they lie.
+    #[arg(long)]
+    in_place: bool,
     /// So many sessions, each with a thread of its own that runs the load.
     #[arg(long, default_value_t = 1)]
     sessions: usize,
@@ -128,14 +146,8 @@ fn session(kind: ClientKind, options: &PartyOptions, there: Option<&Barrier>) ->
     let chosen = ClientOptions::default().waiting(waiting(options.waiting)).slots(slots);
     let client = Bus::at(&options.folder).client(chosen)?;
     let route = client.route(SERVICE, OPERATION)?;
-    let mut caller = Calls {
-        client: &client,
-        route,
-        options,
-        any_order: kind.any_order,
-        open: VecDeque::new(),
-        scratch: [0; SCRATCH],
-    };
+    let mut caller =
+        Calls { client: &client, route, options, kind, open: VecDeque::new(), scratch: [0; SCRATCH] };
     if let Some(there) = there {
         there.wait();
     }
@@ -162,18 +174,10 @@ struct Calls<'c> {
     client: &'c Client,
     route: Route,
     options: &'c PartyOptions,
-    any_order: bool,
+    kind: ClientKind,
     /// The open calls, oldest first; none where any may end first: then the client knows them.
     open: VecDeque<Pending<'c>>,
     scratch: [u8; SCRATCH],
-}
-
-impl Calls<'_> {
-    fn check(&mut self, reply: &trine::Reply<'_>) -> anyhow::Result<u64> {
-        let mut check = Check::new(Way::Answer);
-        reply.bytes().for_each_chunk(&mut self.scratch, |piece| check.piece(piece));
-        check.number().context("a wrong answer")
-    }
 }
 
 impl Caller for Calls<'_> {
@@ -190,7 +194,7 @@ impl Caller for Calls<'_> {
             payload::fill(&mut loan, Way::Request, number);
             loan.submit(Until::Forever)?
         };
-        match self.any_order {
+        match self.kind.any_order {
             true => drop(pending.detach()),
             false => self.open.push_back(pending),
         }
@@ -199,7 +203,7 @@ impl Caller for Calls<'_> {
 
     fn receive(&mut self, wait: bool) -> anyhow::Result<Option<u64>> {
         let client = self.client;
-        let reply = if self.any_order {
+        let reply = if self.kind.any_order {
             let until = if wait { Until::Forever } else { Until::Now };
             let Some(ticket) = client.wait_any(until)? else { return Ok(None) };
             client.pending(ticket).context("a ticket that is unknown")?.wait()?
@@ -215,7 +219,8 @@ impl Caller for Calls<'_> {
             self.open.pop_front();
             reply?
         };
-        self.check(&reply).map(Some)
+        let number = check(reply.bytes(), Way::Answer, self.kind.in_place, &mut self.scratch);
+        number.context("a wrong answer").map(Some)
     }
 }
 
