@@ -2,7 +2,8 @@
 //!
 //! The referee knows who holds what from what workers were told and gave up, and nothing else. It checks that each
 //! record is taken by the holder of its key alone, that each client's calls on a key are taken in its order where
-//! nobody dies, and that in the end every call has ended.
+//! nobody dies, and that in the end every call has ended. A part of a scatter is taken by whoever holds all its keys, in
+//! its place among the calls on each of them; and each key of a scatter is in one part.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -11,13 +12,14 @@ use std::rc::Rc;
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use trine::client::core::ClientCore;
+use trine::client::group::Looked;
 use trine::core::{Memory, Read, Write};
 use trine::director::core::{DirectorCore, Peer, Settings, Told};
 use trine::director::recovery::CarriedOver;
 use trine::layout::{LINE, ReplyHead, Request, SessionShape, WorkShape, flag};
 use trine::resource::Action;
 use trine::worker::core::{Begun, Taken, WorkerCore};
-use trine::{Fault, Identity, Key, Resource, ServiceOptions, Status, Unheld};
+use trine::{Fault, Identity, Key, Resource, ServiceOptions, Status, Unheld, scatter};
 
 const CLIENTS: usize = 2;
 const WORKERS: usize = 3;
@@ -117,6 +119,8 @@ struct Client {
     core: ClientCore<Plain>,
     memory: (Words, Words),
     open: Vec<u64>,
+    /// Open scatters: what each is called, and the keys that parts were about.
+    scatters: Vec<(u64, u64)>,
     sequences: [u64; KEYS as usize],
 }
 
@@ -124,8 +128,8 @@ struct Worker {
     key: usize,
     core: WorkerCore<Plain>,
     heard: u64,
-    /// Position, key, the reply right.
-    begun: Vec<(u64, u64, Begun)>,
+    /// Position, keys, the reply right.
+    begun: Vec<(u64, Vec<u64>, Begun)>,
     recalls: Vec<(Resource, u64)>,
 }
 
@@ -140,15 +144,22 @@ struct World {
     /// The last sequence number that was taken, by client and key.
     taken: HashMap<(u64, u64), u64>,
     deaths: bool,
+    /// Of each scatter, by number: its keys with their sequence numbers.
+    scattered: Vec<Vec<(u64, u64)>>,
+    /// Whether there are any: a part that ends NOT_BEGUN leaves a gap in the order.
+    scatters: bool,
     next_id: u64,
     ended: u64,
+    /// Parts about more than one key that were taken.
+    wide: u64,
 }
 
-const SHAPE: SessionShape = SessionShape { slots: 16, reply_capacity: 64, request_arena: 0, reply_arena: 0 };
+const SHAPE: SessionShape =
+    SessionShape { slots: 16, reply_capacity: 64, request_arena: 4096, reply_arena: 0 };
 const WORK: WorkShape = WorkShape { slots: 8 };
 
 impl World {
-    fn new(unheld: Unheld, deaths: bool) -> Self {
+    fn new(unheld: Unheld, deaths: bool, scatters: bool) -> Self {
         let settings = Settings { epoch: 1, waiting_per_route: 64, share_max: 4, ..Settings::default() };
         let mut world = World {
             director: DirectorCore::new(settings),
@@ -159,8 +170,11 @@ impl World {
             holders: [None; KEYS as usize],
             taken: HashMap::new(),
             deaths,
+            scattered: Vec::new(),
+            scatters,
             next_id: 1,
             ended: 0,
+            wide: 0,
         };
         for _ in 0..WORKERS {
             let worker = world.new_worker();
@@ -178,7 +192,13 @@ impl World {
                 Status::Ok
             );
             let core = ClientCore::new(SHAPE, memory.0.clone(), memory.1.clone());
-            world.clients.push(Client { core, memory, open: Vec::new(), sequences: [0; KEYS as usize] });
+            world.clients.push(Client {
+                core,
+                memory,
+                open: Vec::new(),
+                scatters: Vec::new(),
+                sequences: [0; KEYS as usize],
+            });
         }
         world
     }
@@ -205,7 +225,62 @@ impl World {
         open.push(core.submit(slot, request, &record, &mut &self.shell));
     }
 
+    /// One request on several keys, in any order.
+    fn scatter(&mut self, client: usize, rng: &mut TestRng) {
+        let Client { core, scatters, sequences, .. } = &mut self.clients[client];
+        let mut keys: Vec<u64> = (0..KEYS).filter(|_| rng.random_bool(0.5)).collect();
+        let turn = rng.random_range(0..KEYS as usize);
+        let len = keys.len().max(1);
+        keys.rotate_left(turn % len);
+        let slots: Vec<u32> = keys.iter().map_while(|_| core.reserve()).collect();
+        if keys.is_empty() || slots.len() < keys.len() {
+            slots.into_iter().for_each(|slot| assert!(core.release(slot)));
+            return;
+        }
+        let numbered = keys.iter().map(|&key| {
+            sequences[key as usize] += 1;
+            (key, sequences[key as usize])
+        });
+        self.scattered.push(numbered.collect());
+        let mut record = [0; LINE];
+        (record[6], record[7]) = (client as u64, self.scattered.len() as u64 - 1);
+        let request = Request { len: 16, capacity: 64, ..Request::default() };
+        let keys: Vec<Key> = keys.into_iter().map(Key::number).collect();
+        let name = core.submit_group(&slots, request, &record, &keys, |_, _| {}, &mut &self.shell);
+        scatters.push((name, 0));
+    }
+
+    fn look_at_scatters(&mut self, client: usize) {
+        let Client { core, scatters, .. } = &mut self.clients[client];
+        let (unheld, deaths, ended) = (self.unheld, self.deaths, &mut self.ended);
+        scatters.retain_mut(|(name, seen)| {
+            let all = u64::MAX >> (64 - core.group_keys(*name).len());
+            loop {
+                let end = match core.look_group(*name, 1, &mut &self.shell) {
+                    Looked::Part(end) => end,
+                    Looked::Open => return true,
+                    Looked::Done => {
+                        assert_eq!(*seen, all, "every key is in a part");
+                        return false;
+                    }
+                };
+                let expected = match end.outcome.status {
+                    Status::Ok | Status::NotBegun => true,
+                    Status::NotHeld => unheld == Unheld::Error,
+                    Status::WorkerDied => deaths,
+                    _ => false,
+                };
+                assert!(expected, "a part ended {}", end.outcome.status);
+                assert_eq!((*seen & end.mask, end.mask & !all), (0, 0), "each key is in one part");
+                *seen |= end.mask;
+                *ended += u64::from(end.mask.count_ones());
+                core.release(end.slot);
+            }
+        });
+    }
+
     fn look(&mut self, client: usize) {
+        self.look_at_scatters(client);
         let Client { core, open, .. } = &mut self.clients[client];
         let mut ended = Vec::new();
         open.retain(|&name| match core.look(name, 1, &mut &self.shell) {
@@ -264,13 +339,26 @@ impl World {
         let Ok(Taken::Begun(begun)) = worker.core.take(1, &mut &self.shell) else {
             panic!("a record was there")
         };
-        let key = begun.request.resource().and_then(Key::as_number).expect("a number");
-        assert_eq!(self.holders[key as usize], Some(w), "key {key} was executed by another");
-        let (client, sequence) = (begun.record[6], begun.record[7]);
-        let last = self.taken.insert((client, key), sequence).unwrap_or(0);
-        let in_order = if self.unheld == Unheld::Error { sequence > last } else { sequence == last + 1 };
-        assert!(in_order || self.deaths, "client {client}, key {key}: {sequence} after {last}");
-        worker.begun.push((position, key, begun));
+        let (client, number) = (begun.record[6], begun.record[7]);
+        let keys: Vec<(u64, u64)> = if begun.is_part() {
+            let all = &self.scattered[number as usize];
+            let own: Vec<(u64, u64)> =
+                scatter::places(scatter::mask(&begun.record)).map(|i| all[i]).collect();
+            let keys: Vec<Key> = own.iter().map(|&(key, _)| Key::number(key)).collect();
+            assert!(scatter::is_sealed(worker.core.seal(), &begun.record, &keys), "{keys:?}");
+            self.wide += u64::from(own.len() > 1);
+            own
+        } else {
+            vec![(begun.request.resource().and_then(Key::as_number).expect("a number"), number)]
+        };
+        for &(key, sequence) in &keys {
+            assert_eq!(self.holders[key as usize], Some(w), "key {key} was executed by another");
+            let last = self.taken.insert((client, key), sequence).unwrap_or(0);
+            let gaps = self.scatters || self.unheld == Unheld::Error;
+            let in_order = if gaps { sequence > last } else { sequence == last + 1 };
+            assert!(in_order || self.deaths, "client {client}, key {key}: {sequence} after {last}");
+        }
+        worker.begun.push((position, keys.into_iter().map(|(key, _)| key).collect(), begun));
     }
 
     fn answer(&mut self, w: usize, which: usize) {
@@ -285,8 +373,9 @@ impl World {
     fn give_up(&mut self, w: usize) {
         let worker = &mut self.workers[w];
         let due = worker.recalls.iter().position(|&(resource, before)| {
-            let kept =
-                |&(position, key, _): &(u64, u64, Begun)| position < before && resource.covers(key.into());
+            let kept = |(position, keys, _): &(u64, Vec<u64>, Begun)| {
+                *position < before && keys.iter().any(|&key| resource.covers(key.into()))
+            };
             worker.core.taken() >= before && !worker.begun.iter().any(kept)
         });
         let Some(due) = due else { return };
@@ -318,9 +407,16 @@ impl World {
     fn step(&mut self, rng: &mut TestRng) {
         let (w, client) = (rng.random_range(0..WORKERS), rng.random_range(0..CLIENTS));
         let (a, b) = (rng.random_range(0..KEYS), rng.random_range(0..KEYS));
-        let resource =
-            if rng.random_bool(0.8) { Resource::from(a) } else { Resource::from(a.min(b)..=a.max(b)) };
+        let resource = if rng.random_bool(if self.scatters { 0.4 } else { 0.8 }) {
+            Resource::from(a)
+        } else {
+            Resource::from(a.min(b)..=a.max(b))
+        };
         match rng.random_range(0..1000) {
+            0..100 if self.scatters => {
+                self.look(client);
+                self.scatter(client, rng);
+            }
             0..200 => self.submit(client, a),
             200..400 => self.turn(),
             400..550 => self.read(w),
@@ -328,6 +424,8 @@ impl World {
             700..850 => self.answer(w, a as usize),
             850..900 => self.give_up(w),
             900..930 => self.look(client),
+            // Keys stay with one worker for a while, so that parts are about several.
+            945..980 if self.scatters => {}
             930..980 => self.change(w, Action::Acquire, resource),
             980..990 => self.change(w, Action::Release, resource),
             990..993 if self.deaths => self.die(w),
@@ -349,6 +447,7 @@ impl World {
             (0..CLIENTS).for_each(|client| self.look(client));
         }
         assert!(self.clients.iter().all(|client| client.open.is_empty()), "a call never ended");
+        assert!(self.clients.iter().all(|client| client.scatters.is_empty()), "a part never ended");
         let sent: u64 = self.clients.iter().flat_map(|client| client.sequences).sum();
         assert_eq!(sent, self.ended);
     }
@@ -364,7 +463,7 @@ fn a_call_is_executed_by_the_holder_of_its_key_alone() {
     for unheld in [Unheld::Wait, Unheld::Error, Unheld::Offer] {
         for deaths in [false, true] {
             for _ in 0..20 {
-                let mut world = World::new(unheld, deaths);
+                let mut world = World::new(unheld, deaths, false);
                 (0..5_000).for_each(|_| world.step(&mut rng));
                 world.finish();
             }
@@ -372,9 +471,27 @@ fn a_call_is_executed_by_the_holder_of_its_key_alone() {
     }
 }
 
+#[test]
+fn a_part_is_executed_by_the_holder_of_all_its_keys_in_its_place_among_the_calls_on_each() {
+    let mut rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    for unheld in [Unheld::Wait, Unheld::Error, Unheld::Offer] {
+        let mut wide = 0;
+        for deaths in [false, true] {
+            for _ in 0..60 {
+                let mut world = World::new(unheld, deaths, true);
+                (0..5_000).for_each(|_| world.step(&mut rng));
+                world.finish();
+                wide += world.wide;
+            }
+        }
+        println!("{unheld:?}: {wide} parts about several keys");
+        assert!(wide > 100, "{unheld:?}: {wide}");
+    }
+}
+
 /// A director that has inherited two workers, and has been told of a third one that wants key 5.
 fn after_a_restart() -> (World, usize) {
-    let mut world = World::new(Unheld::Wait, false);
+    let mut world = World::new(Unheld::Wait, false, false);
     world.director =
         DirectorCore::new(Settings { epoch: 2, waiting_per_route: 64, share_max: 4, ..Settings::default() });
     world.shell = Shell::default();

@@ -108,11 +108,11 @@ impl Part {
 pub(super) enum Holders {
     /// One worker all of them.
     One,
-    /// Some nobody.
+    /// Nobody any of them.
     Nobody,
     /// Some are being handed over.
     Leaving,
-    /// More than one worker.
+    /// Not all the same.
     Several,
 }
 
@@ -533,18 +533,16 @@ impl<M: Memory> DirectorCore<M> {
 
     /// Who holds these keys.
     pub(super) fn holders(&self, spans: &[Span]) -> Holders {
-        let mut one = None;
-        let mut found = Holders::One;
-        for span in spans {
-            match self.table.rights.holder(span) {
-                Holder::Nobody => return Holders::Nobody,
-                Holder::Leaving(_) => found = Holders::Leaving,
-                Holder::Worker(worker) if one.is_none_or(|one| one == worker) => one = Some(worker),
-                Holder::Worker(_) if matches!(found, Holders::One) => found = Holders::Several,
-                Holder::Worker(_) => {}
-            }
+        let mut holders = spans.iter().map(|span| self.table.rights.holder(span));
+        if holders.clone().any(|holder| matches!(holder, Holder::Leaving(_))) {
+            return Holders::Leaving;
         }
-        found
+        let first = holders.next().unwrap_or(Holder::Nobody);
+        match (holders.all(|holder| holder == first), first) {
+            (false, _) => Holders::Several,
+            (true, Holder::Nobody) => Holders::Nobody,
+            (true, _) => Holders::One,
+        }
     }
 
     /// Whether nothing of a scatter that was published again has ended, or was in anybody's hands: then it is a new one.

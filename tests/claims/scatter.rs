@@ -265,3 +265,87 @@ fn ten_thousand_keys_are_refused_and_none_is_nothing() {
     let said = all(client.request(route).scatter(&numbers(0..64), b"", Until::Now).unwrap());
     assert_eq!(said.len(), 1);
 }
+
+#[test]
+fn a_cancelled_scatters_payload_is_not_used_again_before_its_workers_are_done() {
+    let place = Place::new();
+    let _director = place.director();
+    let mut workers = ["a", "b"].map(|name| worker(&place, name, &[]));
+    let (client, route) = client_with(&place, "gate", 2, ClientOptions::default().arenas(4 << 20, 1 << 20));
+    let loan = client.request(route).parts(2).loan(3 << 20, Until::Forever).unwrap();
+    let parts = loan.scatter_all(Until::Forever).unwrap();
+    workers.iter().for_each(|worker| drop(worker.hear("begun")));
+    drop(parts);
+    let again = |until| client.request(route).loan(3 << 20, until).map(|_| ()).map_err(|e| e.status());
+    assert_eq!(again(Until::Now), Err(Status::WouldBlock));
+    let [a, b] = &mut workers;
+    a.say("go");
+    eventually("the first is done", || place.inspect().workers.iter().any(|w| w.completed == 1));
+    assert_eq!(again(Until::Now), Err(Status::WouldBlock), "the other still reads it");
+    b.say("go");
+    assert_eq!(again(Until::Forever), Ok(()));
+}
+
+#[test]
+fn parts_that_were_begun_survive_the_director_and_a_scatter_without_one_waits_for_the_next() {
+    let place = Place::new();
+    let mut director = place.director();
+    let held = |name, keys| worker(&place, name, &[("exclusive", "wait"), ("acquire", keys)]);
+    let mut workers = [held("a", "1"), held("b", "2")];
+    let (client, gate) = client(&place, "gate", 2);
+    let ask = client.route("work", "ask").unwrap();
+    let keys = numbers([1, 2]);
+    for _ in 0..3 {
+        let begun = client.request(gate).scatter(&keys, b"begun", Until::Forever).unwrap();
+        workers.iter().for_each(|worker| drop(worker.hear("begun")));
+        director.kill();
+        workers[0].say("go");
+        let mut begun = begun;
+        assert_eq!(fields(&text(&begun.next().unwrap()))[0], "a", "there is no director, and yet an answer");
+        let next = place.role("director").start();
+        // Sent to a director that may not be there yet, and before its workers are back.
+        let parts = client.request(ask).scatter(&keys, b"later", Until::Forever).unwrap();
+        next.hear("ready");
+        director = next;
+        workers[1].say("go");
+        assert_eq!(fields(&text(&begun.next().unwrap()))[0], "b");
+        assert!(begun.next().is_none());
+        assert_eq!(
+            all(parts).values().map(|said| fields(said)[0].to_owned()).collect::<Vec<_>>(),
+            ["a", "b"]
+        );
+    }
+}
+
+/// Directors are killed while scatters are under way: each part ends once, with a result or with an error that is true.
+#[test]
+fn a_director_killed_at_any_time_costs_no_part_its_end() {
+    let place = Place::new();
+    let mut director = place.director();
+    let _workers = ["a", "b", "c"].map(|name| worker(&place, name, &[]));
+    let (client, route) = client(&place, "ask", 3);
+    let (mut whole, mut broken) = (0, 0);
+    for n in 0..400 {
+        let parts = client.request(route).parts(5).scatter_all(b"x", Until::Forever).unwrap();
+        if n % 40 == 20 {
+            // Wherever it is with that.
+            director.kill();
+            director = place.role("director").start();
+        }
+        let said = parts.gather(Vec::new(), |mut said, part| {
+            said.push(text(&part));
+            said
+        });
+        let names: std::collections::BTreeSet<&str> = said.iter().map(|said| fields(said)[0]).collect();
+        match names.contains("NOT_BEGUN") {
+            // Whose plan went with its director.
+            true => broken += 1,
+            false => {
+                assert_eq!(names, ["a", "b", "c"].into(), "{said:?}");
+                whole += 1;
+            }
+        }
+    }
+    println!("{whole} scatters whole, {broken} in which parts were never begun");
+    assert!(whole >= 390, "{whole} of 400");
+}
