@@ -19,10 +19,12 @@ impl<V: Copy> Intervals<V> {
         (number <= last).then_some((first, last, value))
     }
 
-    /// The ranges that have something in common with this one, in order.
+    /// The ranges that have something in common with this one, in order; none with one that is upside down.
     pub fn overlapping(&self, first: u64, last: u64) -> impl Iterator<Item = (u64, u64, V)> {
         let from = self.at(first).map_or(first, |(first, ..)| first);
-        self.0.range(from..=last).map(|(&first, &(last, value))| (first, last, value))
+        let upside_down = first > last;
+        let found = self.0.range(from.min(last)..=last).filter(move |_| !upside_down);
+        found.map(|(&first, &(last, value))| (first, last, value))
     }
 
     /// Adds a range that overlaps none.

@@ -27,9 +27,12 @@ pub const PAGE: usize = 512;
 /// A record as both ends hold it in private memory.
 pub type Record = [u64; LINE];
 
+/// Positions of rings are below this. None gets there in a thousand years: who says so is wrong.
+pub const POSITION_END: u64 = 1 << 62;
+
 /// Bits of a ticket; the rest of its word carries the ledger entry on the way to the worker.
 pub const TICKET_BITS: u32 = 48;
-const TICKET_MASK: u64 = (1 << TICKET_BITS) - 1;
+pub(crate) const TICKET_MASK: u64 = (1 << TICKET_BITS) - 1;
 
 /// Payload bytes that a request's head carries.
 pub const INLINE_HEAD: usize = 16;

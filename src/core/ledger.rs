@@ -10,7 +10,7 @@
 //! entry, none, or the new one, whole.
 
 use super::{Read, Write};
-use crate::layout::LEDGER_ENTRY;
+use crate::layout::{LEDGER_ENTRY, TICKET_MASK};
 
 /// An entry, read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +56,8 @@ impl Ledger {
         let at = self.at(entry);
         let position = mem.load(at).checked_sub(1)?;
         mem.acquire(); // pairs with the release in enter
-        Some(Entry { position, session: mem.load(at + 1), ticket: mem.load(at + 2) })
+        // A ticket has no more bits; a segment that says so was scribbled on.
+        let ticket = mem.load(at + 2) & TICKET_MASK;
+        Some(Entry { position, session: mem.load(at + 1), ticket })
     }
 }

@@ -14,7 +14,7 @@ use crate::access::Verdict;
 use crate::core::Memory;
 use crate::error::Status;
 use crate::identity::Identity;
-use crate::layout::{SessionShape, WorkShape, reply_flag};
+use crate::layout::{POSITION_END, SessionShape, WorkShape, reply_flag};
 use crate::limits;
 use crate::resource::ServiceOptions;
 
@@ -32,6 +32,9 @@ impl<M: Memory> DirectorCore<M> {
     ) -> Result<usize, Status> {
         if self.sessions.len() >= limits::SESSIONS_MAX {
             return Err(Status::Busy);
+        }
+        if published >= POSITION_END {
+            return Err(Status::Fault);
         }
         let session = Session::new(id, identity, shape, published, self.settings.epoch, outbox, inbox);
         let key = self.sessions.insert(session);

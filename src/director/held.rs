@@ -582,6 +582,7 @@ impl<M: Memory> DirectorCore<M> {
     pub fn yielded(&mut self, worker: usize, service: &str, resource: Resource, fx: &mut impl Effects) {
         let Some(service) = self.table.service_of(service) else { return };
         if let Some(span) = span_of(service, resource)
+            && span.first <= span.last
             && self.table.rights.yielded(worker, span)
         {
             self.held.wake(&span);

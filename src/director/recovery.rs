@@ -23,7 +23,7 @@ use crate::core::ledger::Entry;
 use crate::core::{Memory, Read};
 use crate::error::{Fault, Status};
 use crate::identity::Identity;
-use crate::layout::{Progress, Record, Request, SessionShape, WorkShape, flag, reply_flag};
+use crate::layout::{POSITION_END, Progress, Record, Request, SessionShape, WorkShape, flag, reply_flag};
 use crate::limits;
 
 /// What is known of a worker whose ledger was found.
@@ -200,6 +200,14 @@ pub fn carry_over(
 ) -> Result<CarriedOver, Fault> {
     // Each push is entered. The newest entry is still there; or it was done, and the director died while it overwrote
     // it: then only the worker knows of that one position.
+    let newest = entries.iter().map(|(_, e)| e.position).max().unwrap_or(0);
+    if newest.max(old_start) >= POSITION_END {
+        return Err(Fault::Field {
+            field: "position",
+            value: newest.max(old_start),
+            bound: POSITION_END - 1,
+        });
+    }
     let top = entries.iter().map(|(_, e)| e.position + 1).max().unwrap_or(0).max(old_start);
     if taken > top + 1 {
         return Err(Fault::Field { field: "taken", value: taken, bound: top + 1 });

@@ -332,7 +332,10 @@ impl Attached {
         let client = Doorbell::from_fd(client, Among::users(&[own_uid(), caller.uid, director]))?;
         let outbox = sealed::map_ro(&outbox, out_bytes, out.words)?;
         let inbox = sealed::map_rw(&inbox, in_bytes, at.words)?;
-        self.core.map_session(index, session, shape, outbox, inbox);
+        if !self.core.map_session(index, session, shape, outbox, inbox) {
+            let why = format!("index {index} is another's");
+            return Err(Fault::Descriptor { what: "session", why }.into());
+        }
         self.sessions.insert(index, session);
         self.callers.insert(session, caller);
         self.bells.clients.insert(session, client);

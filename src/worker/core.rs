@@ -230,8 +230,20 @@ impl<M: Memory> WorkerCore<M> {
         self.ring.is_ready(&self.work)
     }
 
-    /// A session's memory is mapped: from now on its calls may come.
-    pub fn map_session(&mut self, index: u16, id: u64, shape: SessionShape, outbox: M::Ro, inbox: M::Rw) {
+    /// A session's memory is mapped: from now on its calls may come. Returns whether it is: an index is not given
+    /// again before what had it is unmapped.
+    pub fn map_session(
+        &mut self,
+        index: u16,
+        id: u64,
+        shape: SessionShape,
+        outbox: M::Ro,
+        inbox: M::Rw,
+    ) -> bool {
+        let is_used = self.sessions.get(usize::from(index)).is_some_and(Option::is_some);
+        if is_used {
+            return false;
+        }
         let (at, replies) = (shape.outbox(), shape.inbox().replies);
         let session = Session {
             id,
@@ -249,6 +261,7 @@ impl<M: Memory> WorkerCore<M> {
             self.sessions.resize_with(index + 1, || None);
         }
         self.sessions[index] = Some(session);
+        true
     }
 
     /// A session is gone: what stands in the ring of it is skipped. Returns whether its memory can be unmapped at

@@ -82,7 +82,7 @@ fn wrong_descriptors(bus: &Bus, _: &mut Random) -> Option<()> {
 
 /// Says of sessions what is not so.
 fn lies_about_sessions(bus: &Bus, random: &mut Random) -> Option<()> {
-    for lie in 0..5 {
+    for lie in 0..6 {
         let mut worker = RawWorker::open(bus)?;
         worker.listen(Duration::from_millis(20));
         let known = worker.sessions.first().map_or(0, |s| s.0);
@@ -90,7 +90,12 @@ fn lies_about_sessions(bus: &Bus, random: &mut Random) -> Option<()> {
             0 => worker.wire.send(&about_session(kind::SESSION_MAPPED, random.next() as u16, 1), &[]),
             1 => worker.wire.send(&about_session(kind::SESSION_UNMAPPED, random.next() as u16, 0), &[]),
             2 => worker.wire.send(&about_session(kind::SESSION_UNMAPPED, known, 0), &[]),
-            3 => worker.wire.send(&about_session(kind::SESSION_MAPPED, known, 7), &[]),
+            // A range upside down.
+            3 => {
+                let head = Message::new(kind::YIELDED).name("evil");
+                worker.wire.send(&head.u16(0).u16(3).u32(0).u64(9).u64(1).bytes(), &[])
+            }
+            4 => worker.wire.send(&about_session(kind::SESSION_MAPPED, known, 7), &[]),
             _ => worker.wire.send(&Message::new(kind::LEAVE).u64(random.next()).bytes(), &[]),
         };
         worker.listen(Duration::from_millis(5));

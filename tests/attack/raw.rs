@@ -29,6 +29,7 @@ pub mod kind {
     pub const SESSION_MAPPED: u32 = 7;
     pub const SESSION_UNMAPPED: u32 = 8;
     pub const LEAVE: u32 = 9;
+    pub const YIELDED: u32 = 35;
     pub const WELCOME: u32 = 129;
     pub const SESSION_OPENED: u32 = 131;
     pub const ROUTE_OPENED: u32 = 132;
@@ -248,7 +249,8 @@ pub struct Session {
     pub inbox: Words,
     pub inbox_fd: OwnedFd,
     pub director: OwnedFd,
-    pub own: OwnedFd,
+    /// Its own doorbell lives as long as it.
+    _own: OwnedFd,
 }
 
 pub const SHAPE: SessionShape =
@@ -279,7 +281,7 @@ impl Session {
             wire.send(&open_route(number as u32, service, operation), &[]);
             wire.hear(kind::ROUTE_OPENED)?;
         }
-        Some(Session { wire, outbox, inbox, inbox_fd, director, own })
+        Some(Session { wire, outbox, inbox, inbox_fd, director, _own: own })
     }
 
     pub fn ring(&self) {
