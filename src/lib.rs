@@ -47,6 +47,8 @@ mod control;
 pub mod core;
 pub mod director;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod identity;
 mod intervals;
 pub mod layout;

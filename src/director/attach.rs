@@ -272,7 +272,9 @@ impl<M: Memory> DirectorCore<M> {
             self.end_dead(flight.session, flight.ticket, (status, flags), fx);
         }
         // Its calls have ended: only now may another hold what it held.
-        self.table.rights.remove_worker(key);
+        for service in self.table.rights.remove_worker(key) {
+            self.table.forget_if_unused(service);
+        }
         self.tell(fx);
         self.held.wake_all();
         let id = self.workers.remove(key).id;

@@ -79,7 +79,12 @@ struct Bus {
 pub fn run(input: &[u8]) -> u64 {
     let mut bytes = Bytes::new(input);
     let noise = Noise::new(bytes.number());
-    let settings = Settings { epoch: 1, waiting_per_route: 1 + u32::from(bytes.u8() % 4), share_max: 3 };
+    let settings = Settings {
+        epoch: 1,
+        waiting_per_route: 1 + u32::from(bytes.u8() % 4),
+        share_max: 3,
+        ..Settings::default()
+    };
     let mut bus = Bus {
         director: DirectorCore::new(settings),
         sessions: Vec::new(),

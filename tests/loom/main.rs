@@ -13,6 +13,7 @@
 //! handover  the reply right, and a worker that dies with it
 //! scatter   a part's answer says how many parts there are
 //! ledger    what a kill leaves of an entry, and when an entry is free again
+//! settle    a director that is killed while it dispatches, and the next one
 //! ```
 //! Loom runs each party's loads and stores in the order of the program, and a load returns only what was stored
 //! before it ran. So it can't show what a load that is delayed past a *later store* would see: where that matters
@@ -25,3 +26,4 @@ mod ledger;
 mod memory;
 mod ring;
 mod scatter;
+mod settle;

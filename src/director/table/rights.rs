@@ -446,8 +446,9 @@ impl Rights {
         gone > 0
     }
 
-    /// A worker is dead: what it held is nobody's from now on. Costs as much as there are claims.
-    pub fn remove_worker(&mut self, worker: usize) {
+    /// A worker is dead: what it held is nobody's from now on. Costs as much as there are claims. Returns the services in
+    /// which nothing is left.
+    pub fn remove_worker(&mut self, worker: usize) -> Vec<usize> {
         let spaces: Vec<Space> = self.claims.keys().copied().collect();
         for &space in &spaces {
             self.drop_claims(space, |claim| claim.worker == worker);
@@ -456,7 +457,9 @@ impl Rights {
             self.tenants[tenant as usize].worker = None;
             self.dead.push(tenant);
         }
-        spaces.into_iter().for_each(|space| self.settle(space));
+        spaces.iter().for_each(|&space| self.settle(space));
+        let services = spaces.into_iter().map(Space::service);
+        services.filter(|&service| self.is_unused(service)).collect()
     }
 
     /// Whether a worker may hold so many more, and so many more claims may wait.
