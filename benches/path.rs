@@ -6,6 +6,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use trine::core::ledger::{Entry, Ledger};
 use trine::core::parking::{Bell, Parking};
 use trine::core::ring::{Publisher, Taker};
 use trine::layout::{HEAD, LINE, Record};
@@ -35,6 +36,33 @@ fn rings(c: &mut Criterion) {
             });
         });
     }
+    // What others use between threads, with a record of the same size.
+    let (mut producer, mut consumer) = rtrb::RingBuffer::<Record>::new(256);
+    c.bench_function("ring/rtrb, a whole record", |b| {
+        b.iter(|| {
+            producer.push(black_box(record)).expect("room");
+            black_box(consumer.pop())
+        });
+    });
+    let queue = crossbeam::queue::ArrayQueue::<Record>::new(256);
+    c.bench_function("ring/crossbeam's ArrayQueue, a whole record", |b| {
+        b.iter(|| {
+            queue.push(black_box(record)).expect("room");
+            black_box(queue.pop())
+        });
+    });
+    let (ledger, mut position) = (Ledger::new(0), 0);
+    c.bench_function("ledger/enter", |b| {
+        b.iter(|| {
+            position += 1;
+            ledger.enter(&words, (position % 256) as u16, Entry { position, session: 1, ticket: position });
+        });
+    });
+    c.bench_function("ledger/read", |b| b.iter(|| black_box(ledger.read(&words, 7))));
+}
+
+fn doorbells(c: &mut Criterion) {
+    let words = Words::new(LINE);
     let (mut parking, mut bell) = (Parking::new(0, 0), Bell::new(0));
     c.bench_function("doorbell/peer awake", |b| b.iter(|| black_box(bell.must_ring(&words, &words))));
     c.bench_function("doorbell/park and awake", |b| {
@@ -43,7 +71,15 @@ fn rings(c: &mut Criterion) {
             parking.awake(&words);
         });
     });
+    c.bench_function("doorbell/peer parked, to be rung once", |b| {
+        b.iter(|| {
+            parking.park(&words);
+            let rings = [bell.must_ring(&words, &words), bell.must_ring(&words, &words)];
+            assert_eq!(black_box(rings), [true, false]);
+            parking.awake(&words);
+        });
+    });
 }
 
-criterion_group!(benches, calls, rings);
+criterion_group!(benches, calls, rings, doorbells);
 criterion_main!(benches);

@@ -309,12 +309,20 @@ impl Os for Waiter {
     }
 
     fn sleep(&mut self, until_ns: u64) {
-        let before_ns = self.read_clock();
+        // Only who learns from his sleeps, or wants to wake at a time that is near, needs to know exactly how late it is.
+        let learns = self.waiting == Waiting::Adaptive;
+        let tick_ns = coarse_ns();
+        let is_near = until_ns < tick_ns.saturating_add(2 * SLEEP_MAX_NS);
+        let before_ns = if learns || is_near { self.read_clock() } else { tick_ns };
         let left_ns = until_ns.saturating_sub(before_ns).min(SLEEP_MAX_NS);
         // Rounded up, so that whoever waits for a time doesn't wake before it.
         self.wait(EpollTimeout::from(left_ns.div_ceil(1_000_000) as u16));
-        let after_ns = self.read_clock();
-        self.budget.slept(before_ns, after_ns);
+        if learns || self.ready == 0 {
+            let after_ns = self.read_clock();
+            self.budget.slept(before_ns, after_ns);
+        } else {
+            self.refresh();
+        }
     }
 
     fn was_interrupted(&self) -> bool {

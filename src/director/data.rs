@@ -20,7 +20,7 @@ use crate::error::{Error, Fault, Status};
 use crate::limits;
 use crate::memory::Doorbell;
 use crate::memory::Mapped;
-use crate::waiting::{Waiter, Waiting, now_ns};
+use crate::waiting::{Waiter, Waiting, coarse_ns, now_ns};
 
 /// How often a busy director looks for doorbells and deaths.
 const GLANCE_NS: u64 = 20_000;
@@ -529,7 +529,7 @@ impl Party for Data {
     fn awake(&mut self) {
         self.core.awake();
         // A peer's word about whether it rang is not the last one: after a second asleep, look at everybody.
-        let now_ns = now_ns();
+        let now_ns = coarse_ns();
         if now_ns.saturating_sub(self.looked_ns) > 900_000_000 {
             self.looked_ns = now_ns;
             self.core.look_at_everything();
