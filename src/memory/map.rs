@@ -418,11 +418,13 @@ unsafe fn copy_string(from: *const u8, into: *mut u8, len: usize) -> bool {
 
 /// Copies shared bytes to private ones of the same length.
 fn copy_out_bytes(from: &[AtomicU8], into: &mut [u8]) {
-    // SAFETY: two slices of one length, of which the second is nobody else's.
-    if from.len() >= STRING_COPY_MIN
-        && unsafe { copy_string(from.as_ptr().cast(), into.as_mut_ptr(), from.len().min(into.len())) }
-    {
-        return;
+    if from.len() >= STRING_COPY_MIN {
+        let len = from.len().min(into.len());
+        // SAFETY: two slices of at least this length, of which the second is nobody else's.
+        let copied = unsafe { copy_string(from.as_ptr().cast(), into.as_mut_ptr(), len) };
+        if copied {
+            return;
+        }
     }
     let (head, words, tail) = by_words(from);
     let (into_head, into) = into.split_at_mut(head.len());
@@ -434,12 +436,14 @@ fn copy_out_bytes(from: &[AtomicU8], into: &mut [u8]) {
 
 /// Copies private bytes to shared ones of the same length.
 fn copy_in_bytes(from: &[u8], into: &[AtomicU8]) {
-    // SAFETY: two slices of one length, of which the first is nobody else's; atomics may be written through a shared
-    // reference, and an `Rw`'s memory is mapped to be written.
-    if from.len() >= STRING_COPY_MIN
-        && unsafe { copy_string(from.as_ptr(), into.as_ptr().cast_mut().cast(), from.len().min(into.len())) }
-    {
-        return;
+    if from.len() >= STRING_COPY_MIN {
+        let len = from.len().min(into.len());
+        // SAFETY: two slices of at least this length, of which the first is nobody else's; atomics may be written through
+        // a shared reference, and an `Rw`'s memory is mapped to be written.
+        let copied = unsafe { copy_string(from.as_ptr(), into.as_ptr().cast_mut().cast(), len) };
+        if copied {
+            return;
+        }
     }
     let (head, words, tail) = by_words(into);
     let (from_head, from) = from.split_at(head.len());
