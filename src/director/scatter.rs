@@ -270,20 +270,24 @@ impl<M: Memory> DirectorCore<M> {
     }
 
     /// Somebody who provides a key: one who has a part already, so that parts are few; else the one with the fewest
-    /// calls in its hands, or the key's own, where keys have their own.
+    /// calls in its hands, or the key's own, where keys have their own. Who stands still is the last to be asked.
     fn provider_for_part(&self, operation: usize, resource: Key, parts: &[Part]) -> Fate {
         let found = self.table.operation(operation);
         let affine = found.policy == Policy::Affinity;
         let can = |p: &&Provider| {
             self.workers.get(p.worker).is_some_and(Worker::is_serving) && self.table.covers(p, resource)
         };
-        let has_part = |p: &&Provider| !affine && parts.iter().any(|part| part.fate == Fate::To(p.worker));
+        let is_silent = |p: &&Provider| self.workers.get(p.worker).is_some_and(|w| w.pulse.silent);
+        let has_part = |p: &&Provider| {
+            !affine && !is_silent(p) && parts.iter().any(|part| part.fate == Fate::To(p.worker))
+        };
         let mut able = found.providers.iter().filter(can);
         let rank = |p: &&Provider| {
-            self.workers.get(p.worker).map_or(0, |worker| match affine {
+            let rank = self.workers.get(p.worker).map_or(0, |worker| match affine {
                 true => !suits(worker.id, resource),
                 false => worker.in_flight(),
-            })
+            });
+            (is_silent(p), rank)
         };
         let chosen = able.clone().find(has_part).or_else(|| able.by_ref().min_by_key(rank));
         chosen.map_or(Fate::End(Status::NoWorker), |p| Fate::To(p.worker))

@@ -189,7 +189,7 @@ impl<M: Memory> DirectorCore<M> {
     fn only(&mut self, operation: usize, key: usize, policy: Policy, now_ns: u64) -> Option<Choice> {
         let &[provider] = &self.table.operation(operation).providers[..] else { return None };
         let Mapping::Open(index) = self.sessions[key].mapping(provider.worker) else { return None };
-        let worker = self.workers.get_mut(provider.worker).filter(|w| w.is_serving())?;
+        let worker = self.workers.get_mut(provider.worker).filter(|w| w.is_serving() && !w.owes_part)?;
         if !worker.has_room() {
             worker.look(now_ns);
         }

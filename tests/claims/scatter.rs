@@ -1,6 +1,7 @@
 //! One request to several workers, with real processes.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use trine::{Client, ClientOptions, Key, Part, Route, Status, Until};
@@ -348,4 +349,35 @@ fn a_director_killed_at_any_time_costs_no_part_its_end() {
     }
     println!("{whole} scatters whole, {broken} in which parts were never begun");
     assert!(whole >= 390, "{whole} of 400");
+}
+
+#[test]
+fn a_flood_of_calls_leaves_parts_their_turn() {
+    let place = Place::new();
+    let _director = place.role("director").with("share_max", 1).ready();
+    let _a = worker(&place, "a", &[]);
+    let (client, route) = client(&place, "ask", 1);
+    let (stop, sent) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let flooding = place.client(ClientOptions::default());
+            let ask = flooding.route("work", "ask").unwrap();
+            let mut open = std::collections::VecDeque::new();
+            while !stop.load(Relaxed) {
+                open.push_back(flooding.request(ask).submit(b"flood", Until::Forever).unwrap());
+                sent.fetch_add(1, Relaxed);
+                if open.len() == 32 {
+                    open.pop_front().unwrap().wait().unwrap();
+                }
+            }
+        });
+        eventually("calls wait for the worker", || place.inspect().sessions.iter().any(|s| s.waiting > 8));
+        for _ in 0..20 {
+            let before = sent.load(Relaxed);
+            let said = all(client.request(route).parts(1).scatter_all(b"part", Until::Forever).unwrap());
+            assert_eq!(fields(&said[&0])[0], "a");
+            eventually("the calls go on, too", || sent.load(Relaxed) > before);
+        }
+        stop.store(true, Relaxed);
+    });
 }
