@@ -13,8 +13,15 @@ use crate::waiting::now_ns;
 /// How long a director may take to answer on its socket, when nobody is in a hurry.
 pub(crate) const ANSWER_NS: u64 = 5_000_000_000;
 
-/// Connects, and greets. Blocks for a round trip, `within_ns` at most.
+/// Connects, and greets. Blocks for a round trip, `within_ns` at most. A director that is being replaced closes what
+/// it has accepted and not heard yet; the next one is met at the same socket.
 pub(crate) fn greet(bus: &Bus, role: Role, within_ns: u64) -> Result<Channel, Error> {
+    let closed = |greeted: &Result<Channel, Error>| matches!(greeted, Err(Error::DirectorGone(after)) if after.is_zero());
+    let greeted = greet_once(bus, role, within_ns);
+    if closed(&greeted) { greet_once(bus, role, within_ns) } else { greeted }
+}
+
+fn greet_once(bus: &Bus, role: Role, within_ns: u64) -> Result<Channel, Error> {
     let channel = Channel::connect(bus.socket())?;
     let director = Process::of_peer(channel.as_fd())?.identity;
     let own = nix::unistd::geteuid().as_raw();

@@ -10,6 +10,7 @@
 //! itself, or for a process's end, and fails after [`support::PATIENCE`].
 
 mod calls;
+mod cancels;
 mod deaths;
 mod endings;
 mod hangs;
