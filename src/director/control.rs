@@ -784,7 +784,7 @@ impl Control {
             (head::EPOCH, self.folder.epoch()),
             (head::START, carried.map_or(0, |c| c.start)),
             (head::PID, process.identity.pid as u64),
-            (head::START_TIME, process.start_time_ticks),
+            (head::START_TIME, process.start_time_ticks()),
             (head::PIDFD_INODE, process.pidfd_inode),
             (head::BOOT, self.boot[0]),
             (head::BOOT + 1, self.boot[1]),

@@ -26,7 +26,7 @@ mod guard;
 pub(crate) mod handle;
 mod held;
 pub mod inspect;
-mod late;
+pub mod late;
 mod link;
 mod names;
 pub mod quota;

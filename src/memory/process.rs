@@ -28,8 +28,6 @@ pub struct Process {
     pub pidfd: OwnedFd,
     /// Which process it is, in this boot.
     pub pidfd_inode: u64,
-    /// When it started, in clock ticks since boot; 0 where that can't be told.
-    pub start_time_ticks: u64,
 }
 
 impl Process {
@@ -47,8 +45,13 @@ impl Process {
         let identity = Identity { uid: peer.uid(), gid: peer.gid(), pid };
         let groups = peer_groups(socket).map_err(failed())?;
         let pidfd_inode = inode(&pidfd)?;
-        let start_time_ticks = start_time_ticks(pid).filter(|_| !is_dead(pidfd.as_fd())).unwrap_or(0);
-        Ok(Process { identity, groups, pidfd, pidfd_inode, start_time_ticks })
+        Ok(Process { identity, groups, pidfd, pidfd_inode })
+    }
+
+    /// When it started, in clock ticks since boot; 0 where that can't be told. Reads a file of the kernel's, which takes
+    /// the longer the more threads the process has: to be asked only where it is to be written down.
+    pub fn start_time_ticks(&self) -> u64 {
+        start_time_ticks(self.identity.pid).filter(|_| !is_dead(self.pidfd.as_fd())).unwrap_or(0)
     }
 
     /// The process that was written down so, in this boot and pid namespace, if it lives. `None` is certain; an
@@ -173,7 +176,7 @@ mod tests {
         assert_eq!(peer.identity, Identity { uid, gid, pid });
         let groups: Vec<u32> = nix::unistd::getgroups().unwrap().iter().map(|g| g.as_raw()).collect();
         assert_eq!(peer.groups, groups);
-        assert_eq!((peer.start_time_ticks, peer.pidfd_inode), written_down(pid));
+        assert_eq!((peer.start_time_ticks(), peer.pidfd_inode), written_down(pid));
         assert!(!is_dead(peer.pidfd.as_fd()));
     }
 
