@@ -18,6 +18,30 @@ pub struct File {
     pub domains: BTreeMap<Spanned<String>, Spanned<Domain>>,
     #[serde(default, rename = "service")]
     pub services: BTreeMap<Spanned<String>, Spanned<Service>>,
+    #[serde(default)]
+    pub quotas: Quotas,
+}
+
+/// `[quotas]`.
+#[derive(Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quotas {
+    pub sessions: Option<Quota>,
+    pub workers: Option<Quota>,
+    pub segment_bytes: Option<Quota>,
+    pub descriptors: Option<Quota>,
+    pub routes: Option<Quota>,
+    pub held_keys: Option<Quota>,
+    pub waiting_calls: Option<Quota>,
+    pub worker_reserve: Option<Spanned<u64>>,
+}
+
+/// One of them.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quota {
+    pub pool: Option<Spanned<u64>>,
+    pub process: Option<Spanned<u64>>,
 }
 
 /// A `[[rule]]`.

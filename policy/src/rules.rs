@@ -7,6 +7,7 @@ use trine::Policy;
 use trine::access::{
     DomainRule, KeyRule, Otherwise, Pattern, Rule, Rules, ServiceRule, Verb, Who, check_name,
 };
+use trine::director::quota::{Counted, QuotaRules};
 
 use crate::raw::{self, Atom, List};
 use crate::{People, RULES_MAX};
@@ -70,6 +71,32 @@ pub fn rules(raw: raw::File, origin: &dyn Fn(usize) -> String, people: &dyn Peop
         let policy = raw.into_inner().policy.map(policy).transpose()?;
         rules.services.push(ServiceRule { origin: origin(at), name: service, policy });
     }
+    rules.quotas = quotas(raw.quotas)?;
+    Ok(rules)
+}
+
+fn quotas(raw: raw::Quotas) -> Result<QuotaRules, Wrong> {
+    let all = [
+        (Counted::Sessions, raw.sessions),
+        (Counted::Workers, raw.workers),
+        (Counted::SegmentBytes, raw.segment_bytes),
+        (Counted::Descriptors, raw.descriptors),
+        (Counted::Routes, raw.routes),
+        (Counted::HeldKeys, raw.held_keys),
+        (Counted::WaitingCalls, raw.waiting_calls),
+    ];
+    let some = |value: Option<Spanned<u64>>| match value {
+        Some(value) if *value.get_ref() == 0 => {
+            Err((value.span().start, "a quota of 0 lets nobody in: say what there may be".to_owned()))
+        }
+        value => Ok(value.map(Spanned::into_inner)),
+    };
+    let mut rules = QuotaRules::default();
+    for (which, quota) in all {
+        let Some(raw::Quota { pool, process }) = quota else { continue };
+        rules.quotas.push((which, some(pool)?, some(process)?));
+    }
+    rules.worker_reserve = raw.worker_reserve.map(Spanned::into_inner);
     Ok(rules)
 }
 

@@ -215,6 +215,26 @@ fn a_file_that_others_could_change_is_refused() {
     assert!(read(&path).expect_err("too long").reason.contains("longer"));
 }
 
+#[test]
+fn quotas_are_named_and_what_is_not_named_stays() {
+    use trine::{Quota, Quotas};
+    let text = "default = \"deny\"\n[quotas]\nsessions = { pool = 100, process = 5 }\nroutes = { process = 7 }\nworker_reserve = 3\n";
+    let quotas = parse(text).expect("a policy").quotas.over(Quotas::default());
+    let before = Quotas::default();
+    assert_eq!(quotas.sessions, Quota { pool: 100, process: 5 });
+    assert_eq!(quotas.routes, Quota { pool: before.routes.pool, process: 7 });
+    assert_eq!((quotas.worker_reserve, quotas.workers), (3, before.workers));
+    for (wrong, line) in [
+        ("sessions = 7", 3),
+        ("sesions = { pool = 1 }", 3),
+        ("sessions = { pool = -1 }", 3),
+        ("routes = { process = 0 }", 3),
+    ] {
+        let error = parse(&format!("default = \"deny\"\n[quotas]\n{wrong}\n")).expect_err(wrong);
+        assert_eq!(error.line, line, "{wrong}: {error}");
+    }
+}
+
 proptest! {
     /// Nothing that a file can hold makes the parser panic, and every error has its place.
     #[test]

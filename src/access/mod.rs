@@ -15,6 +15,7 @@
 
 mod compiled;
 
+use crate::director::quota::QuotaRules;
 use std::fmt;
 
 use crate::resource::Policy;
@@ -34,6 +35,8 @@ pub struct Rules {
     pub domains: Vec<DomainRule>,
     /// What is said of services.
     pub services: Vec<ServiceRule>,
+    /// What is said of quotas.
+    pub quotas: QuotaRules,
 }
 
 impl Default for Rules {
@@ -44,6 +47,7 @@ impl Default for Rules {
             rules: Vec::new(),
             domains: Vec::new(),
             services: Vec::new(),
+            quotas: QuotaRules::default(),
         }
     }
 }

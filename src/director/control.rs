@@ -148,6 +148,8 @@ pub struct Control {
     names: Names,
     /// Who has how much.
     accounts: Accounts,
+    /// The quotas, where the policy says nothing.
+    quotas: Quotas,
     /// Where the rules come from, if not from here.
     policy: Option<Arc<ReadRules>>,
     access: Arc<Access>,
@@ -220,6 +222,7 @@ impl Control {
             last_worker: (folder.epoch() << 16) as u32,
             boot: boot_id()?,
             pid_namespace: pid_namespace_inode()?,
+            quotas,
             accounts: Accounts::new(quotas, uid),
             uid,
             epoll,
@@ -253,6 +256,9 @@ impl Control {
         }
         self.access = access.clone();
         self.link.to_data.push(ToData::Access(access));
+        let quotas = rules.quotas.over(self.quotas);
+        self.accounts.set_quotas(quotas);
+        self.link.to_data.push(ToData::Quotas(quotas));
         Ok(())
     }
 

@@ -718,6 +718,11 @@ impl<M: Memory> DirectorCore<M> {
         self.touched.retain(|&k| k != key);
     }
 
+    /// Other quotas are in force. Whoever has more than he might get now keeps it.
+    pub fn set_quotas(&mut self, quotas: Quotas) {
+        self.accounts.set_quotas(quotas);
+    }
+
     /// The quota for which the last BUSY was said; once.
     pub fn take_exceeded(&mut self) -> Option<Exceeded> {
         self.exceeded.take()

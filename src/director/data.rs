@@ -252,6 +252,7 @@ impl Data {
             ToData::Denied(denial) => self.core.count_denial(denial),
             ToData::Stop => self.stop(now_ns),
             ToData::HandOver => self.is_replaced = true,
+            ToData::Quotas(quotas) => self.core.set_quotas(quotas),
             ToData::TooLate { worker, taken } => self.core.too_late(worker, taken, &mut self.shell),
             ToData::Drain { from, worker: id @ 1.. } => self.drain_for(from, id),
             ToData::OpenRoute { from, .. }

@@ -15,6 +15,7 @@ use crossbeam::queue::SegQueue;
 
 use super::faults::Faults;
 use super::late::Holds;
+use super::quota::Quotas;
 use super::recovery::CarriedOver;
 use crate::access::{Access, Denial, Domain};
 use crate::control::message::FromDirector;
@@ -169,6 +170,8 @@ pub enum ToData {
     /// Its socket is closed, or it broke the protocol there.
     Closed(Connection),
     Stop,
+    /// These quotas are in force.
+    Quotas(Quotas),
     /// Another director takes over: at once, and nothing is ended for it.
     HandOver,
 }

@@ -120,6 +120,18 @@ impl Default for Quotas {
 }
 
 impl Quotas {
+    fn of_mut(&mut self, resource: Counted) -> &mut Quota {
+        match resource {
+            Counted::Sessions => &mut self.sessions,
+            Counted::Workers => &mut self.workers,
+            Counted::SegmentBytes => &mut self.segment_bytes,
+            Counted::Descriptors => &mut self.descriptors,
+            Counted::Routes => &mut self.routes,
+            Counted::HeldKeys => &mut self.held_keys,
+            Counted::WaitingCalls => &mut self.waiting_calls,
+        }
+    }
+
     fn of(&self, resource: Counted) -> Quota {
         match resource {
             Counted::Sessions => self.sessions,
@@ -130,6 +142,27 @@ impl Quotas {
             Counted::HeldKeys => self.held_keys,
             Counted::WaitingCalls => self.waiting_calls,
         }
+    }
+}
+
+/// What a policy says of quotas; what it does not name stays as it was.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QuotaRules {
+    /// Which, its pool, and what one process may have of it.
+    pub quotas: Vec<(Counted, Option<u64>, Option<u64>)>,
+    /// See [`Quotas::worker_reserve`].
+    pub worker_reserve: Option<u64>,
+}
+
+impl QuotaRules {
+    /// These quotas, changed so.
+    pub fn over(&self, mut quotas: Quotas) -> Quotas {
+        for &(which, pool, process) in &self.quotas {
+            let quota = quotas.of_mut(which);
+            *quota = Quota { pool: pool.unwrap_or(quota.pool), process: process.unwrap_or(quota.process) };
+        }
+        quotas.worker_reserve = self.worker_reserve.unwrap_or(quotas.worker_reserve);
+        quotas
     }
 }
 

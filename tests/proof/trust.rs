@@ -69,6 +69,36 @@ fn users_who_are_admitted_call_what_they_may_and_others_nothing() {
 }
 
 #[test]
+fn a_user_who_takes_all_that_he_can_get_leaves_something_for_another() {
+    let policy = "default = \"allow\"\n[quotas]\nsessions = { pool = 24 }\nworker_reserve = 4\n";
+    let Some((place, path)) = place(policy) else { return };
+    let director = place.role("director").with("policy", path.display()).ready();
+    let worker = place.worker();
+    let crowd = |uid: u32| {
+        let crowd = place.role("crowd").with("as", uid).with("sessions", 30).start();
+        let mut refused = String::new();
+        loop {
+            let said = crowd.hear("");
+            if said == "ready" {
+                return (crowd, refused);
+            }
+            refused = said;
+        }
+    };
+    let sessions = |uid: u32| place.inspect().sessions.iter().filter(|s| s.identity.uid == uid).count();
+    let (first, refused) = crowd(CALLER);
+    assert!(refused.contains("the quota \"sessions\" for your user's share now is 12"), "{refused}");
+    let (second, _) = crowd(STRANGER);
+    assert_eq!((sessions(CALLER), sessions(STRANGER)), (12, 4));
+    let own = place.client(ClientOptions::default());
+    let route = own.route("work", "mix").unwrap();
+    assert_eq!(own.call(route, b"x").unwrap().bytes().to_vec(), mix(b"x"));
+    drop((first, second));
+    worker.stop();
+    director.stop();
+}
+
+#[test]
 fn nobody_looks_at_or_manages_another_users_bus() {
     let Some((place, path)) = place(&policy()) else { return };
     let director = place.role("director").with("policy", path.display()).with("as", 0).ready();
