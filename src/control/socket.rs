@@ -8,11 +8,12 @@
 //! ```
 //! *Closed* comes after the last message: the kernel says ECONNRESET first, once, where the peer left something
 //! unread, and what the peer sent before is still there behind it. A *Fault* is the peer's doing; whatever
-//! descriptors came with it are closed. What is this process's own trouble is an [`Error`].
+//! descriptors came with it are closed with the channel. What is this process's own trouble is an [`Error`].
 //!
 //! Received and accepted descriptors come through rustix, which makes them owned at once: also those of a message
 //! that was cut short, which nothing else would ever close.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -46,7 +47,13 @@ const BACKLOG: i32 = 4096;
 #[derive(Debug)]
 pub(crate) struct Channel {
     socket: OwnedFd,
+    /// What came with messages that nobody may send: closed with this.
+    strays: RefCell<Vec<OwnedFd>>,
 }
+
+/// Descriptors that the kernel lets a message have. There is room for all of them: those that find none are closed by the
+/// kernel in `recvmsg`, which may have to wait for that.
+const KERNEL_DESCRIPTORS_MAX: usize = 253;
 
 /// What a look into a socket found.
 #[derive(Debug)]
@@ -75,6 +82,10 @@ pub(crate) enum Waited {
 }
 
 impl Channel {
+    fn of(socket: OwnedFd) -> Channel {
+        Channel { socket, strays: RefCell::default() }
+    }
+
     /// Connects to the director that listens at `path`. Doesn't wait: where too many others do, the error's source
     /// is `WouldBlock`.
     pub fn connect(path: &Path) -> Result<Channel, Error> {
@@ -90,7 +101,7 @@ impl Channel {
         let socket = new_socket()?;
         let address = Address::of(path)?;
         match connect(socket.as_raw_fd(), &address.unix) {
-            Ok(()) => Ok(Channel { socket }),
+            Ok(()) => Ok(Channel::of(socket)),
             Err(e @ (Errno::ECONNREFUSED | Errno::ENOENT)) => Err(no_director(e.into())),
             Err(Errno::EPROTOTYPE) => Err(Error::NotASocket { path: path.into() }),
             Err(e) => Err(Error::system(format!("connecting to {}", path.display()))(e)),
@@ -103,7 +114,7 @@ impl Channel {
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let (a, b) = nix::sys::socket::socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
             .map_err(Error::system("making a pair of sockets"))?;
-        Ok((Channel { socket: a }, Channel { socket: b }))
+        Ok((Channel::of(a), Channel::of(b)))
     }
 
     /// Sends one message, or nothing: `WouldBlock` where the peer doesn't read, `BrokenPipe` where it is gone.
@@ -133,8 +144,8 @@ impl Channel {
     /// Receives one message's bytes into `buffer`, and its descriptors. An empty message counts as the end: a peer
     /// that sends one has nothing more to say.
     pub fn receive(&self, buffer: &mut [u8]) -> Result<Received<usize>, Error> {
-        // Room for more than may come, so that too many can be told from no place for them in this process.
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MESSAGE_DESCRIPTORS_MAX + 1))];
+        // Room for all that may come, so that too many can be told from no place for them in this process.
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(KERNEL_DESCRIPTORS_MAX))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let Some(got) = self.receive_any(buffer, &mut control)? else { return Ok(Received::Nothing) };
         let mut fds = Vec::new();
@@ -147,15 +158,19 @@ impl Channel {
         let kind = buffer.first_chunk().filter(|_| len >= 4).map_or(0, |&kind| u32::from_ne_bytes(kind));
         let fault = |why| Ok(Received::Fault(Fault::Message { kind, len, why }));
         if fds.len() > MESSAGE_DESCRIPTORS_MAX {
+            self.keep(fds);
             return fault("too many descriptors came with it");
         }
         if len > buffer.len() || got.flags.contains(ReturnFlags::TRUNC) {
+            self.keep(fds);
             return fault("it is too long");
         }
         if got.flags.contains(ReturnFlags::CTRUNC) {
+            self.keep(fds);
             return Ok(Received::Short(len, Error::system("receiving descriptors")(Errno::EMFILE)));
         }
         if len == 0 {
+            self.keep(fds);
             return Ok(Received::Closed);
         }
         Ok(Received::Message(len, fds))
@@ -166,8 +181,11 @@ impl Channel {
         let mut buffer = [0; MESSAGE_BYTES_MAX];
         Ok(match self.receive(&mut buffer)? {
             Received::Message(len, fds) => match M::decode(&buffer[..len]) {
-                Ok(message) => with_descriptors(message, fds),
-                Err(fault) => Received::Fault(fault),
+                Ok(message) => self.with_descriptors(message, fds),
+                Err(fault) => {
+                    self.keep(fds);
+                    Received::Fault(fault)
+                }
             },
             Received::Short(len, error) => match M::decode(&buffer[..len]) {
                 Ok(message) => Received::Short(message, error),
@@ -177,6 +195,37 @@ impl Channel {
             Received::Closed => Received::Closed,
             Received::Fault(fault) => Received::Fault(fault),
         })
+    }
+
+    /// A message, with exactly the descriptors that it should have.
+    fn with_descriptors<M: Message>(&self, message: M, fds: Vec<OwnedFd>) -> Received<M> {
+        let (kind, want, came) = (message.kind(), M::descriptors(message.kind()), fds.len());
+        if came == want {
+            return Received::Message(message, fds);
+        }
+        self.keep(fds);
+        let why = format!("{came} came, and {want} belong to a message of kind {kind}");
+        Received::Fault(Fault::Descriptor { what: "control message", why })
+    }
+
+    /// Keeps descriptors that may take their time to close.
+    pub fn keep(&self, fds: Vec<OwnedFd>) {
+        self.strays.borrow_mut().extend(fds);
+    }
+
+    /// Closes them here and now.
+    pub fn close_strays(&self) {
+        self.strays.borrow_mut().clear();
+    }
+
+    /// Whether there are such.
+    pub fn has_strays(&self) -> bool {
+        !self.strays.borrow().is_empty()
+    }
+
+    /// Ends the connection for the peer, which sees it at once. What is left to do is to drop this: that may wait.
+    pub fn shut(&self) {
+        let _ = nix::sys::socket::shutdown(self.socket.as_raw_fd(), nix::sys::socket::Shutdown::Both);
     }
 
     /// Waits until there is something to receive, or until `until_ns` of CLOCK_MONOTONIC; `u64::MAX` is for ever.
@@ -221,17 +270,8 @@ impl AsFd for Channel {
 impl From<OwnedFd> for Channel {
     /// A SOCK_SEQPACKET socket that is connected already.
     fn from(socket: OwnedFd) -> Channel {
-        Channel { socket }
+        Channel::of(socket)
     }
-}
-
-fn with_descriptors<M: Message>(message: M, fds: Vec<OwnedFd>) -> Received<M> {
-    let (kind, want) = (message.kind(), M::descriptors(message.kind()));
-    if fds.len() == want {
-        return Received::Message(message, fds);
-    }
-    let why = format!("{} came, and {want} belong to a message of kind {kind}", fds.len());
-    Received::Fault(Fault::Descriptor { what: "control message", why })
 }
 
 /// Where a director is met.
@@ -258,7 +298,7 @@ impl Listener {
     pub fn accept(&self) -> Result<Option<Channel>, Error> {
         use rustix::io::Errno;
         match accept_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-            Ok(socket) => Ok(Some(Channel { socket })),
+            Ok(socket) => Ok(Some(Channel::of(socket))),
             Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => Ok(None),
             Err(e) => Err(Error::io("accepting a connection")(e.into())),
         }

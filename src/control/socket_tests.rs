@@ -63,6 +63,7 @@ fn descriptors_of_a_faulty_message_are_closed() {
         a.send(&bytes, &vec![sent.as_fd(); count]).unwrap();
         let fault = fault(b.receive_message::<FromDirector>());
         drop(sent);
+        b.close_strays();
         assert!(is_closed(&end), "{count} descriptors: {fault}");
         match count {
             0..=4 => assert!(matches!(fault, Fault::Descriptor { .. }), "{fault}"),
@@ -73,6 +74,7 @@ fn descriptors_of_a_faulty_message_are_closed() {
     a.send(b"no message", &[sent.as_fd()]).unwrap();
     fault(b.receive_message::<FromDirector>());
     drop(sent);
+    drop(b);
     assert!(is_closed(&end));
 }
 
@@ -85,6 +87,7 @@ fn a_message_that_is_too_long_is_a_fault_with_its_length() {
     let why = "it is too long";
     let (kind, len) = (0x0707_0707, MESSAGE_BYTES_MAX + 1);
     assert_eq!(fault(b.receive_message::<ToDirector>()), Fault::Message { kind, len, why });
+    b.close_strays();
     assert!(is_closed(&end));
     // It is gone as a whole, and what comes after it is a message of its own.
     a.send_message(&ToDirector::Inspect, &[]).unwrap();
@@ -129,6 +132,7 @@ fn an_empty_message_is_the_end_and_keeps_no_descriptor() {
     a.send(&[], &[sent.as_fd()]).unwrap();
     drop(sent);
     assert!(matches!(b.receive_message::<ToDirector>(), Ok(Received::Closed)));
+    b.close_strays();
     assert!(is_closed(&end));
 }
 
@@ -219,5 +223,6 @@ fn no_room_for_descriptors_is_an_error_and_loses_none() {
         }
         other => panic!("{other:?}"),
     }
+    b.close_strays();
     assert!(is_closed(&end));
 }

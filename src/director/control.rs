@@ -23,6 +23,7 @@ use super::quota::{Accounts, CONNECTION_DESCRIPTORS, Charge, Counted, Quotas};
 use super::quota::{SESSION_DESCRIPTORS, WORKER_DESCRIPTORS};
 use super::recovery::{self, CarriedOver};
 use crate::access::{Access, Asker, Cause, Denial, Domain, Rules, Verb};
+use crate::control::closer::Closer;
 use crate::control::folder::{Credentials, RuntimeFolder};
 use crate::control::message::{FromDirector, Role, ToDirector};
 use crate::control::name::Name;
@@ -36,7 +37,7 @@ use crate::limits;
 use crate::memory::named::Named;
 use crate::memory::sealed::{self, Kind};
 use crate::memory::{Among, Doorbell};
-use crate::memory::{Process, boot_id, pid_namespace_inode};
+use crate::memory::{Process, boot_id, is_closed_at_once, pid_namespace_inode};
 use crate::waiting::now_ns;
 
 /// Messages read from one peer before the next has its turn.
@@ -144,6 +145,7 @@ pub struct Control {
     peers: HashMap<Connection, Peer>,
     /// Connections that have not said Hello, the oldest first.
     silent: VecDeque<Silent>,
+    closer: Closer,
     /// Keys that are names.
     names: Names,
     /// Who has how much.
@@ -210,6 +212,7 @@ impl Control {
             exhausted: false,
             peers: HashMap::new(),
             silent: VecDeque::new(),
+            closer: Closer::default(),
             names: Names::new(hash_of(folder.name_hasher())),
             policy,
             access: Arc::new(Access::none(uid)),
@@ -445,6 +448,11 @@ impl Control {
             self.link.to_data.push(ToData::Denied(denial));
             return Ok(());
         }
+        if self.closer.is_behind(uid) {
+            let message = "what you sent before is still being closed".into();
+            let _ = channel.send_message(&refused(Status::Busy, message), &[]);
+            return Ok(());
+        }
         let charge = Charge::new(uid, process.identity.pid).and(Counted::Descriptors, CONNECTION_DESCRIPTORS);
         if let Err(exceeded) = self.accounts.charge(&charge) {
             let _ = channel.send_message(&refused(Status::Busy, exceeded.to_string()), &[]);
@@ -494,6 +502,12 @@ impl Control {
         descriptors: Vec<OwnedFd>,
     ) -> Result<(), Trouble> {
         let Some(peer) = self.peers.get(&from) else { return Ok(()) };
+        // Such as may take their time to close are closed elsewhere, whatever becomes of this message.
+        if let Some(channel) = &peer.channel {
+            for stray in descriptors.iter().filter(|fd| !is_closed_at_once(fd)) {
+                channel.keep(vec![stray.try_clone().map_err(Error::io("duplicating a descriptor"))?]);
+            }
+        }
         match (&peer.stage, message) {
             (Stage::Connected, ToDirector::Hello { protocol, role, monotonic_ns, .. }) => {
                 self.greet(from, protocol, role, monotonic_ns)
@@ -956,6 +970,7 @@ impl Control {
         let Some(peer) = self.peers.get_mut(&connection) else { return };
         if let Some(channel) = peer.channel.take() {
             let _ = self.epoll.delete(&channel);
+            self.closer.close(peer.process.identity.uid, channel);
         }
         peer.unsent.clear();
         if matches!(peer.stage, Stage::Connected) {

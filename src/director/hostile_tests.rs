@@ -357,6 +357,37 @@ fn wrong_descriptors_are_refused() {
 }
 
 #[test]
+fn descriptors_that_linger_hold_nobody_else_up() {
+    use std::io::Write as _;
+    use std::net::{TcpListener, TcpStream};
+    let place = Place::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut readers = Vec::new();
+    for count in [1, 3, 4, 60] {
+        // What they have sent nobody reads, and they wait for that when they are closed: three times as long as we do.
+        let lingering: Vec<TcpStream> = (0..count)
+            .map(|_| {
+                let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                readers.push(listener.accept().unwrap().0);
+                let linger = nix::libc::linger { l_onoff: 1, l_linger: 60 };
+                nix::sys::socket::setsockopt(&stream, nix::sys::socket::sockopt::Linger, &linger).unwrap();
+                stream.set_nonblocking(true).unwrap();
+                while stream.write(&[0; 1 << 16]).is_ok() {}
+                stream
+            })
+            .collect();
+        let channel = place.greet(Role::Client);
+        let fds: Vec<BorrowedFd> = lingering.iter().map(AsFd::as_fd).collect();
+        say(&channel, &open_session(SHAPE), &fds);
+        // Where this is the last copy, it is this process that waits: not in this thread.
+        std::thread::spawn(|| drop(lingering));
+        expect_refusal(&channel, Status::Fault);
+        let other = place.bus.client(ClientOptions::default()).unwrap();
+        assert_eq!(other.call(other.route("text", "echo").unwrap(), b"x").unwrap().bytes().to_vec(), b"x");
+    }
+}
+
+#[test]
 fn a_thousand_idle_connections_disturb_nobody() {
     let place = Place::new();
     // As many as this process may have descriptors for.

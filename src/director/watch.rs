@@ -9,7 +9,8 @@
 //! instructions. So its calls end by verdict, their slots stay with it, and when it moves again it is a worker like any
 //! other. What it answers then frees the slots.
 
-use super::core::{DirectorCore, Effects};
+use super::core::{DirectorCore, Effects, Peer};
+use super::worker::Standing;
 use crate::core::Memory;
 
 /// How often.
@@ -39,6 +40,10 @@ impl<M: Memory> DirectorCore<M> {
     fn watch_workers(&mut self, now_ns: u64, fx: &mut impl Effects) {
         let mut stalled = Vec::new();
         for (key, worker) in &mut self.workers {
+            if let Some(fault) = worker.fault().filter(|_| worker.standing != Standing::Gone) {
+                fx.fault(Peer::Worker(key), fault);
+                continue;
+            }
             let was_stalled = worker.pulse.stalled;
             worker.look(now_ns);
             worker.feel_pulse(now_ns);

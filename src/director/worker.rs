@@ -18,6 +18,7 @@ use crate::core::ledger::{Entry, Ledger};
 use crate::core::parking::{Bell, Parking};
 use crate::core::ring::Publisher;
 use crate::core::{Memory, Read, Write};
+use crate::error::Fault;
 use crate::identity::Identity;
 use crate::layout::{HEAD, LINE, Progress, Record, Request, WorkShape, head};
 
@@ -237,6 +238,19 @@ impl<M: Memory> Worker<M> {
     /// The position of the next record.
     pub fn pushed(&self) -> u64 {
         self.ring.next()
+    }
+
+    /// What its page says that can't be so.
+    pub fn fault(&self) -> Option<Fault> {
+        let at = &self.progress;
+        let counted = self.page.load(at.completed).wrapping_sub(self.completed_before);
+        // An earlier director may have given it some that no ledger named any more.
+        let most = self.given + self.flights.len() as u64;
+        if counted > most {
+            return Some(Fault::Field { field: "completed", value: counted, bound: most });
+        }
+        let (taken, pushed) = (self.page.load(at.taken), self.ring.next());
+        (taken > pushed).then_some(Fault::Field { field: "taken", value: taken, bound: pushed })
     }
 
     /// Looks how far it is, and sets its share by how quickly it got there.

@@ -5,7 +5,7 @@
 //! never answer.
 
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
@@ -14,6 +14,16 @@ use nix::sys::stat::fstat;
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 
 use crate::error::{Error, Fault};
+
+/// Whether closing it can't take long: memory, and counters. Anything else may be a socket that lingers, or lie on a file
+/// system of its sender's.
+pub fn is_closed_at_once(fd: &OwnedFd) -> bool {
+    let is_counter = || {
+        let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        nix::fcntl::readlink(link.as_str()).is_ok_and(|kind| kind == "anon_inode:[eventfd]")
+    };
+    fcntl(fd, FcntlArg::F_GET_SEALS).is_ok() || is_counter()
+}
 
 /// A descriptor that is not what it should be.
 pub(super) fn wrong(what: &'static str, why: impl Into<String>) -> Fault {

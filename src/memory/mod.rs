@@ -24,6 +24,7 @@ pub mod sealed;
 mod slice;
 
 pub use arena::{Arena, Block, Span, Spans};
+pub use descriptor::is_closed_at_once;
 pub use doorbell::{Among, Doorbell};
 pub use fork::Fork;
 pub use map::{Mapped, Ro, Rw};

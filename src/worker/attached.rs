@@ -265,6 +265,7 @@ impl Attached {
                 Ok(Received::Nothing) => return,
                 Ok(Received::Message(message, fds)) => self.obey(message, fds),
                 Ok(Received::Short(message, error)) => {
+                    channel.close_strays();
                     tracing::warn!(%error, "a session could not be received");
                     if let FromDirector::MapSession { index, .. } = message {
                         // It gets none of that session's calls.

@@ -191,7 +191,7 @@ fn bad_bells(bus: &Bus, random: &mut Random) -> Option<()> {
     for n in 0..8 {
         publish(&session, &mut ring, Request { ticket: 16 + n, ..sound(0) }, [random.next(); 2]);
     }
-    session.is_ended(Duration::from_millis(20));
+    session.wire.is_ended(Duration::from_millis(20));
     Some(())
 }
 
@@ -205,7 +205,7 @@ fn punched(bus: &Bus, _: &mut Random) -> Option<()> {
         let punch = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
         let _ = fallocate(&session.inbox_fd, punch, 0, bytes);
     }
-    session.is_ended(Duration::from_millis(20));
+    session.wire.is_ended(Duration::from_millis(20));
     Some(())
 }
 
@@ -244,7 +244,7 @@ fn forged(bus: &Bus, _: &mut Random) -> Option<()> {
         let session = Session::open(bus)?;
         let mut ring = Publisher::new(SHAPE.outbox().ring, SHAPE.ring_slots(), 0);
         publish(&session, &mut ring, request, at);
-        session.is_ended(Duration::from_millis(20));
+        session.wire.is_ended(Duration::from_millis(20));
     }
     // A ticket twice, to where nobody answers so soon.
     let session = Session::open(bus)?;
@@ -252,12 +252,12 @@ fn forged(bus: &Bus, _: &mut Random) -> Option<()> {
     for _ in 0..2 {
         publish(&session, &mut ring, sound(8), [0; 2]);
     }
-    session.is_ended(Duration::from_millis(20));
+    session.wire.is_ended(Duration::from_millis(20));
     // A stamp from the future.
     let session = Session::open(bus)?;
     session.outbox.store(SHAPE.outbox().ring, 77);
     session.ring();
-    session.is_ended(Duration::from_millis(20));
+    session.wire.is_ended(Duration::from_millis(20));
     Some(())
 }
 
@@ -305,7 +305,7 @@ fn half_right(bus: &Bus, random: &mut Random) -> Option<()> {
                 }
             }
         }
-        session.is_ended(Duration::from_millis(5));
+        session.wire.is_ended(Duration::from_millis(5));
     }
     Some(())
 }

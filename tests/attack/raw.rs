@@ -136,6 +136,15 @@ impl Wire {
         sendmsg::<UnixAddr>(self.0.as_raw_fd(), &[IoSlice::new(bytes)], control, flags, None).is_ok()
     }
 
+    /// Whether the director has ended it, or does soon.
+    pub fn is_ended(&self, within: Duration) -> bool {
+        let mut fds = [nix::poll::PollFd::new(self.0.as_fd(), nix::poll::PollFlags::empty())];
+        let timeout = nix::poll::PollTimeout::try_from(within).expect("not so long");
+        let _ = nix::poll::poll(&mut fds, timeout);
+        let flags = fds[0].revents().unwrap_or(nix::poll::PollFlags::empty());
+        flags.intersects(nix::poll::PollFlags::POLLHUP | nix::poll::PollFlags::POLLERR)
+    }
+
     /// The next message, if one comes soon; `None` at the end.
     pub fn receive(&self, within: Duration) -> Option<(Vec<u8>, Vec<OwnedFd>)> {
         let mut fds = [nix::poll::PollFd::new(self.0.as_fd(), nix::poll::PollFlags::POLLIN)];
@@ -286,15 +295,6 @@ impl Session {
 
     pub fn ring(&self) {
         let _ = nix::unistd::write(&self.director, &1u64.to_ne_bytes());
-    }
-
-    /// Whether the director has ended it.
-    pub fn is_ended(&self, within: Duration) -> bool {
-        let mut fds = [nix::poll::PollFd::new(self.wire.0.as_fd(), nix::poll::PollFlags::POLLIN)];
-        let timeout = nix::poll::PollTimeout::try_from(within).expect("not so long");
-        let _ = nix::poll::poll(&mut fds, timeout);
-        let flags = fds[0].revents().unwrap_or(nix::poll::PollFlags::empty());
-        flags.intersects(nix::poll::PollFlags::POLLHUP | nix::poll::PollFlags::POLLERR)
     }
 }
 
