@@ -4,6 +4,7 @@
 #     ffi/install.sh /usr/local        (DESTDIR=… to stage it)
 #
 #     include/trine.h trine.hpp    lib/libtrine.so.0.1.0 .so.0 .so .a    lib/pkgconfig/trine.pc    lib/cmake/trine/
+#     share/man/man7/trine.7       (the command writes its own pages: trine man FOLDER)
 #
 # A script and not cargo-c, because the symbols are versioned: rustc gives the linker an anonymous version script with
 # every shared library, beside which no versioned one can stand. So the C compiler links it here, of the archive.
@@ -24,7 +25,8 @@ if [ -z "$archive" ]; then
 fi
 
 to=${DESTDIR:-}$prefix
-mkdir -p "$to/include" "$to/lib/pkgconfig" "$to/lib/cmake/trine"
+mkdir -p "$to/include" "$to/lib/pkgconfig" "$to/lib/cmake/trine" "$to/share/man/man7"
+install -m 644 "$root/docs/man/trine.7" "$to/share/man/man7"
 install -m 644 "$root/include/trine.h" "$root/include/trine.hpp" "$to/include"
 install -m 644 "$archive" "$to/lib/libtrine.a"
 

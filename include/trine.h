@@ -164,6 +164,12 @@ template <typename T> inline T trine_init() { T value{}; value.size = sizeof(T);
 // trine_reply.flags: the operation may have run. Without it: it did not, and never will.
 #define TRINE_RAN 1
 
+// trine_reply.flags: the last part of a scatter.
+#define TRINE_LAST 2
+
+// trine_incoming.flags: a part of a scatter: others have theirs. See key_mask, and trine_request_keys().
+#define TRINE_PART 1
+
 // A client of a bus.
 typedef struct trine_client trine_client;
 
@@ -236,7 +242,7 @@ typedef struct trine_reply {
     uint32_t size;
     // As returned.
     trine_status status;
-    // TRINE_RAN.
+    // TRINE_RAN, TRINE_LAST.
     uint32_t flags;
     // With TRINE_WORKER_ERROR: the worker's own number.
     uint32_t code;
@@ -249,12 +255,16 @@ typedef struct trine_reply {
     uint64_t len;
     // The library's own note of what is held.
     uint64_t held;
-    // With TRINE_REPLY_TOO_LARGE: the room that the result needs.
+    // With TRINE_REPLY_TOO_LARGE: the room that the result needs. With TRINE_TOO_MANY_PARTS: how many there would be.
     uint64_t needed;
     // The worker that answered.
     uint64_t worker;
+    // Of a part of a scatter over keys: which of them it is about, a bit for each place in the list.
+    uint64_t key_mask;
+    // Of a part: how many there are in all. 0: it is no part.
+    uint32_t parts;
     // 0.
-    uint64_t reserved[2];
+    uint32_t reserved;
     // With TRINE_OK, of a call with TRINE_TRACED, on CLOCK_MONOTONIC: when the director took it. Else all are 0.
     uint64_t taken_ns;
     // When the director pushed it to the worker.
@@ -358,10 +368,13 @@ typedef struct trine_incoming {
     uint32_t gid;
     // The same.
     int32_t pid;
-    // 0.
+    // TRINE_PART.
     uint32_t flags;
-    // The resource that it is about. Kind 0: none.
+    // The resource that it is about. Kind 0: none, or it is a part.
     struct trine_key key;
+    // Of a part of a scatter over keys: which of the caller's keys this worker is asked about, a bit for each place in
+    // the list.
+    uint64_t key_mask;
 } trine_incoming;
 
 // It is done; a result is there.
@@ -516,11 +529,38 @@ trine_status trine_post(struct trine_client *client,
 
 // Waits for a call, or, with TRINE_ANY, for whichever ends first. [B] TRINE_WOULD_BLOCK: it did not end in time.
 // TRINE_INTERRUPTED: a signal came. Both leave the call open. Any other status is how it ended, and is said once; a
-// ticket whose end was said, or that was cancelled, gives TRINE_EINVAL.
+// ticket whose end was said, or that was cancelled, gives TRINE_EINVAL. Of a scatter, each time, one part that has
+// ended and was not said: out->parts says how many there are, TRINE_LAST that there are no more.
 trine_status trine_wait(struct trine_client *client,
                         trine_ticket ticket,
                         int64_t timeout_ns,
                         struct trine_reply *out);
+
+// Sends a request to the workers that have these keys, up to 64: a part for each worker, about those of the keys that it
+// has. The data is copied in, but for a loan: that is sent as by trine_send_loan(). [B] as trine_submit(). Each part
+// ends as a call does, with the deadline of `args` at the latest; trine_wait() gives them as they come, trine_cancel()
+// gives up all that is open. No keys: nothing is sent, and *out is 0.
+trine_status trine_scatter(struct trine_client *client,
+                           trine_route route,
+                           const struct trine_key *keys,
+                           size_t count,
+                           const void *data,
+                           size_t len,
+                           const struct trine_call_args *args,
+                           int64_t timeout_ns,
+                           trine_ticket *out);
+
+// Sends a request to all workers that provide the operation: a part for each, `most` of them at most (0: as many as the
+// client has free slots); where there would be more, nobody gets anything, and the only part ends with
+// TRINE_TOO_MANY_PARTS. Else as trine_scatter().
+trine_status trine_scatter_all(struct trine_client *client,
+                               trine_route route,
+                               uint32_t most,
+                               const void *data,
+                               size_t len,
+                               const struct trine_call_args *args,
+                               int64_t timeout_ns,
+                               trine_ticket *out);
 
 // trine_wait() with a timeout of 0: looks, and never blocks.
 trine_status trine_poll(struct trine_client *client, trine_ticket ticket, struct trine_reply *out);
@@ -691,6 +731,15 @@ trine_status trine_fail(struct trine_worker *worker,
 // a forked child.
 int trine_is_cancelled(struct trine_worker *worker,
                        trine_request request);
+
+// The resources that a request is about: of a part of a scatter all that this worker is asked about, in the order in
+// which its caller named them; else the one that it names, if it does. The first `room` of them are written to `out`,
+// which may be NULL if there is none; *count says how many there are.
+trine_status trine_request_keys(struct trine_worker *worker,
+                                trine_request request,
+                                struct trine_key *out,
+                                size_t room,
+                                size_t *count);
 
 // Makes trine_next(), the one under way or else the next one, return TRINE_INTERRUPTED; once. From any thread, and from
 // a signal handler, until trine_worker_close() is called. [S]

@@ -332,6 +332,70 @@ private:
     trine_ticket ticket_;
 };
 
+// One part of a scatter, ended: one worker's answer, or what has become of it.
+struct part {
+    // Which keys of the list it is about, a bit for each place.
+    std::uint64_t key_mask;
+    std::optional<trine::reply> result;
+    // Why there is none.
+    std::optional<error> failure;
+};
+
+// A scatter that is under way: its parts, as they come. What is open is given up when it is dropped.
+class parts {
+public:
+    parts(trine_client *client, trine_ticket ticket) noexcept : client_(client), ticket_(ticket), done_(ticket == 0) {}
+    parts(parts &&other) noexcept
+        : client_(other.client_), ticket_(std::exchange(other.ticket_, 0)), count_(other.count_), done_(other.done_) {}
+    parts &operator=(parts &&other) noexcept {
+        std::swap(client_, other.client_);
+        std::swap(ticket_, other.ticket_);
+        std::swap(count_, other.count_);
+        std::swap(done_, other.done_);
+        return *this;
+    }
+    ~parts() { cancel(); }
+    trine_ticket ticket() const noexcept { return ticket_; }
+    // How many there are in all: known from the first one on.
+    std::optional<std::size_t> count() const noexcept { return count_; }
+    bool is_done() const noexcept { return done_; }
+    // Nothing: none has ended in time, a signal ended the wait, or there are no more.
+    std::optional<part> wait_for(timeout time) {
+        if (done_) return std::nullopt;
+        auto result = sized<trine_reply>();
+        const auto status = trine_wait(client_, ticket_, time.ns(), &result);
+        if (result.parts) count_ = result.parts;
+        if (status == TRINE_WOULD_BLOCK || status == TRINE_INTERRUPTED) return std::nullopt;
+        if (status < 0) throw error(status, trine_error(client_));
+        done_ = (result.flags & TRINE_LAST) != 0;
+        if (status != TRINE_OK) return part{result.key_mask, std::nullopt, error(status, trine_error(client_), &result)};
+        return part{result.key_mask, reply(client_, result), std::nullopt};
+    }
+    // Through signals, each by its deadline.
+    std::optional<part> next() {
+        for (;;) {
+            auto ended = wait_for(timeout::forever());
+            if (ended || done_) return ended;
+        }
+    }
+    // All of them, folded as they come.
+    template <typename A, typename Fold>
+    A gather(A start, Fold fold) {
+        while (auto ended = next()) start = fold(std::move(start), std::move(*ended));
+        return start;
+    }
+    void cancel() noexcept {
+        if (!done_ && ticket_ != 0) trine_cancel(client_, ticket_);
+        done_ = true;
+    }
+
+private:
+    trine_client *client_;
+    trine_ticket ticket_;
+    std::optional<std::size_t> count_;
+    bool done_;
+};
+
 // Memory that the worker will read, to build a request in.
 class loan {
 public:
@@ -357,8 +421,26 @@ public:
         return {client_, ticket};
     }
     pending submit(const args &more = args()) { return submit(size_, more); }
+    // To the workers that have these keys. It is gone then.
+    parts scatter(const std::vector<trine::key> &keys, const args &more = args(), timeout time = timeout::forever()) {
+        const std::vector<trine_key> list(keys.begin(), keys.end());
+        trine_ticket ticket = 0;
+        const auto status =
+            trine_scatter(client_, 0, list.data(), list.size(), start_, size_, &more, time.ns(), &ticket);
+        return sent(status, ticket);
+    }
+    // To all workers. It is gone then.
+    parts scatter_all(std::uint32_t most = 0, const args &more = args(), timeout time = timeout::forever()) {
+        trine_ticket ticket = 0;
+        return sent(trine_scatter_all(client_, 0, most, start_, size_, &more, time.ns(), &ticket), ticket);
+    }
 
 private:
+    parts sent(trine_status status, trine_ticket ticket) {
+        if (status != TRINE_EINVAL && ticket != 0) start_ = nullptr;
+        detail::check(status, client_);
+        return {client_, ticket};
+    }
     trine_client *client_;
     void *start_;
     std::size_t size_;
@@ -403,6 +485,24 @@ public:
     pending submit(trine_route route, bytes request, const args &more = args(), timeout time = timeout::forever()) {
         trine_ticket ticket = 0;
         detail::check(trine_submit(get(), route, request.data(), request.size(), &more, time.ns(), &ticket), get());
+        return {get(), ticket};
+    }
+    // To the workers that have these keys, up to 64: a part for each, about those of the keys that it has.
+    trine::parts scatter(trine_route route, const std::vector<trine::key> &keys, bytes request,
+                         const args &more = args(), timeout time = timeout::forever()) {
+        const std::vector<trine_key> list(keys.begin(), keys.end());
+        trine_ticket ticket = 0;
+        detail::check(trine_scatter(get(), route, list.data(), list.size(), request.data(), request.size(), &more,
+                                    time.ns(), &ticket),
+                      get());
+        return {get(), ticket};
+    }
+    // To all workers that provide the operation, `most` of them at most; 0: as many as there are free slots.
+    trine::parts scatter_all(trine_route route, bytes request, std::uint32_t most = 0, const args &more = args(),
+                             timeout time = timeout::forever()) {
+        trine_ticket ticket = 0;
+        detail::check(
+            trine_scatter_all(get(), route, most, request.data(), request.size(), &more, time.ns(), &ticket), get());
         return {get(), ticket};
     }
     // There is no reply. It runs once at most.
@@ -463,6 +563,15 @@ public:
     std::optional<trine::key> key() const noexcept {
         if (incoming_.key.kind == 0) return std::nullopt;
         return trine::key(incoming_.key);
+    }
+    // Whether others have a part of it, too.
+    bool is_part() const noexcept { return (incoming_.flags & TRINE_PART) != 0; }
+    // All that it is about: of a part, what this worker has of the caller's list.
+    std::vector<trine::key> keys() const {
+        std::vector<trine_key> about(64);
+        std::size_t count = 0;
+        detail::check(trine_request_keys(worker_, incoming_.request, about.data(), about.size(), &count), worker_);
+        return {about.begin(), about.begin() + static_cast<std::ptrdiff_t>(count)};
     }
     // Deadline, caller, and the rest.
     const trine_incoming &about() const noexcept { return incoming_; }

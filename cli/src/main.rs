@@ -10,6 +10,7 @@
 //! trine demo FILE…        all of it at work       demo/
 //! trine bench             how fast, against what  bench/
 //! trine doctor            what this machine can   doctor.rs
+//! trine man               its manual pages        man.rs
 //! ```
 //! One file for each subcommand. What they share: `options` (bus, pinning, waiting), `exit` (codes and messages),
 //! `processes` (this program, started again).
@@ -24,6 +25,7 @@ mod exit;
 mod explain;
 mod log;
 mod ls;
+mod man;
 mod manage;
 mod options;
 mod processes;
@@ -33,7 +35,7 @@ mod worker;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use options::BusOptions;
 
@@ -62,6 +64,7 @@ enum Command {
     Demo(demo::DemoOptions),
     Bench(bench::BenchOptions),
     Doctor(doctor::DoctorOptions),
+    Man(man::ManOptions),
     #[command(hide = true)]
     DemoClient(demo::client::ClientOptions),
     #[command(hide = true)]
@@ -111,6 +114,7 @@ fn run(options: Options) -> anyhow::Result<ExitCode> {
         Command::Doctor(o) => {
             return Ok(if doctor::run(&o)? { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
+        Command::Man(o) => man::run(Options::command(), &o)?,
         Command::DemoClient(o) => return demo::client::run(bus, &o),
         Command::BenchParty(o) => bench::party::run(&o)?,
     }

@@ -7,7 +7,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use trine::{
-    Armed, CallError, Client, ClientOptions, Draft, KeptLoan, Priority, Reply, Route, Status, Ticket, Until,
+    Armed, CallError, Client, ClientOptions, Draft, KeptLoan, Key, Parts, Priority, Reply, Route, Status,
+    Ticket, Until,
 };
 
 use crate::handle::{self, FreeList, Kind};
@@ -218,7 +219,7 @@ unsafe fn draft<'c>(
 
 fn note(reply: &mut trine_reply, error: &CallError) {
     reply.status = number(error.status());
-    reply.flags = if error.may_have_run() { TRINE_RAN } else { 0 };
+    reply.flags |= if error.may_have_run() { TRINE_RAN } else { 0 };
     reply.code = error.code();
     reply.needed = error.needed().unwrap_or(0);
 }
@@ -241,8 +242,8 @@ fn finish(
                 (reply.replied_ns, reply.received_ns) = (hops.replied_ns, hops.received_ns);
             }
             let shelved = shelf.put(result);
-            (reply.flags, reply.held, reply.data, reply.len) =
-                (TRINE_RAN, shelved.held, shelved.data, shelved.len as u64);
+            reply.flags |= TRINE_RAN;
+            (reply.held, reply.data, reply.len) = (shelved.held, shelved.data, shelved.len as u64);
             out.put(&reply);
             return Ok(TRINE_OK);
         }
@@ -307,7 +308,8 @@ pub unsafe extern "C" fn trine_post(
 
 /// Waits for a call, or, with TRINE_ANY, for whichever ends first. [B] TRINE_WOULD_BLOCK: it did not end in time.
 /// TRINE_INTERRUPTED: a signal came. Both leave the call open. Any other status is how it ended, and is said once; a
-/// ticket whose end was said, or that was cancelled, gives TRINE_EINVAL.
+/// ticket whose end was said, or that was cancelled, gives TRINE_EINVAL. Of a scatter, each time, one part that has
+/// ended and was not said: out->parts says how many there are, TRINE_LAST that there are no more.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trine_wait(
     client: *mut trine_client,
@@ -332,10 +334,14 @@ pub unsafe extern "C" fn trine_wait(
                 }
             }
         }
-        let Some(mut pending) = calls.client.pending(ticket) else {
-            return Err(Failure::argument("there is no such call, or its end was said already"));
-        };
         reply.ticket = ticket.to_bits();
+        let Some(mut pending) = calls.client.pending(ticket) else {
+            let Calls { client, shelf, .. } = calls;
+            return match client.parts(ticket) {
+                Some(parts) => next_part(client, shelf, reply, parts, until, &out),
+                None => Err(Failure::argument("there is no such call, or its end was said already")),
+            };
+        };
         let ended = pending.wait_until(until);
         if ended.is_none() {
             let _ = pending.detach();
@@ -344,6 +350,137 @@ pub unsafe extern "C" fn trine_wait(
     };
     // SAFETY: the rules of the header.
     unsafe { handle::with(client, wait) }
+}
+
+/// The next part of a scatter.
+fn next_part(
+    client: &Client,
+    shelf: &mut Shelf,
+    mut reply: trine_reply,
+    mut parts: Parts<'_>,
+    until: Until,
+    out: &Out<trine_reply>,
+) -> Outcome<trine_status> {
+    let part = parts.wait_until(until);
+    let (is_done, count) = (parts.is_done(), parts.len());
+    let _ = parts.detach();
+    let ended = match part {
+        None if is_done => return Err(Failure::argument("all parts of it were said already")),
+        None => None,
+        Some(part) => {
+            reply.flags = if is_done { TRINE_LAST } else { 0 };
+            reply.key_mask = part.key_mask();
+            Some(part.into_result())
+        }
+    };
+    reply.parts = count.map_or(0, |count| count as u32);
+    finish(client, shelf, reply, ended, out)
+}
+
+/// Sends a request to the workers that have these keys, up to 64: a part for each worker, about those of the keys that it
+/// has. The data is copied in, but for a loan: that is sent as by trine_send_loan(). [B] as trine_submit(). Each part
+/// ends as a call does, with the deadline of `args` at the latest; trine_wait() gives them as they come, trine_cancel()
+/// gives up all that is open. No keys: nothing is sent, and *out is 0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trine_scatter(
+    client: *mut trine_client,
+    route: trine_route,
+    keys: *const trine_key,
+    count: usize,
+    data: *const c_void,
+    len: usize,
+    args: *const trine_call_args,
+    timeout_ns: i64,
+    out: *mut trine_ticket,
+) -> trine_status {
+    let send = |calls: &mut Calls| {
+        // SAFETY: the rules of the header.
+        let (out, keys) = unsafe { (input::slot(out)?, input::array(keys, count, 1 << 16, "the keys")?) };
+        out.write(0);
+        let key = |&given| resource::key(given)?.ok_or_else(|| Failure::argument("a key is all zeros"));
+        let keys = keys.iter().map(key).collect::<Outcome<Vec<Key>>>()?;
+        if !keys.is_empty() {
+            // SAFETY: the rules of the header.
+            let sent = unsafe { scatter(calls, route, Some(&keys), data, len, args, 0, timeout_ns)? };
+            out.write(sent.to_bits());
+        }
+        Ok(TRINE_OK)
+    };
+    // SAFETY: the rules of the header.
+    unsafe { handle::with(client, send) }
+}
+
+/// Sends a request to all workers that provide the operation: a part for each, `most` of them at most (0: as many as the
+/// client has free slots); where there would be more, nobody gets anything, and the only part ends with
+/// TRINE_TOO_MANY_PARTS. Else as trine_scatter().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trine_scatter_all(
+    client: *mut trine_client,
+    route: trine_route,
+    most: u32,
+    data: *const c_void,
+    len: usize,
+    args: *const trine_call_args,
+    timeout_ns: i64,
+    out: *mut trine_ticket,
+) -> trine_status {
+    let send = |calls: &mut Calls| {
+        // SAFETY: the rules of the header.
+        let out = unsafe { input::slot(out)? };
+        out.write(0);
+        // SAFETY: the rules of the header.
+        let sent = unsafe { scatter(calls, route, None, data, len, args, most, timeout_ns)? };
+        out.write(sent.to_bits());
+        Ok(TRINE_OK)
+    };
+    // SAFETY: the rules of the header.
+    unsafe { handle::with(client, send) }
+}
+
+/// Sends bytes, or the loan that begins at `data`: to those who have the keys, or to all.
+///
+/// # Safety
+/// `data` has `len` bytes, and `args` is such a struct or NULL.
+#[expect(clippy::too_many_arguments, reason = "what C said")]
+unsafe fn scatter(
+    calls: &mut Calls,
+    route: trine_route,
+    keys: Option<&[Key]>,
+    data: *const c_void,
+    len: usize,
+    args: *const trine_call_args,
+    most: u32,
+    timeout_ns: i64,
+) -> Outcome<Ticket> {
+    let until = input::until(timeout_ns)?;
+    let lent = find_loan(&calls.loans, data.cast_mut()).ok();
+    let route = lent.map_or(route, |index| calls.loans[index].route.number());
+    // SAFETY: the caller's promise.
+    let draft = unsafe { draft(&calls.client, route, args)? };
+    let draft = if most > 0 { draft.parts(most as usize) } else { draft };
+    let sent = match lent {
+        None => {
+            // SAFETY: the caller's promise.
+            let bytes = unsafe { input_bytes(data, len)? };
+            match keys {
+                Some(keys) => draft.scatter(keys, bytes, until),
+                None => draft.scatter_all(bytes, until),
+            }
+        }
+        Some(index) if len > calls.loans[index].kept.len() => {
+            return Err(Failure::argument("the loan is shorter than that"));
+        }
+        Some(index) => {
+            let kept = calls.loans.swap_remove(index).kept;
+            let mut loan = draft.reattach(kept).ok_or_else(|| Failure::plain(Status::Fault))?;
+            loan.shrink(len);
+            match keys {
+                Some(keys) => loan.scatter(keys, until),
+                None => loan.scatter_all(until),
+            }
+        }
+    };
+    Ok(sent.map_err(|e| Failure::from(&e))?.detach())
 }
 
 /// trine_wait() with a timeout of 0: looks, and never blocks.
@@ -360,12 +497,17 @@ pub unsafe extern "C" fn trine_poll(
 /// Gives a call up. Never blocks. A worker may still run it, and can see that nobody waits.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trine_cancel(client: *mut trine_client, ticket: trine_ticket) -> trine_status {
-    let cancel = |calls: &mut Calls| match calls.client.pending(Ticket::from_bits(ticket)) {
-        Some(pending) => {
+    let ticket = Ticket::from_bits(ticket);
+    let cancel = |calls: &mut Calls| match (calls.client.pending(ticket), calls.client.parts(ticket)) {
+        (Some(pending), _) => {
             drop(pending);
             Ok(TRINE_OK)
         }
-        None => Err(Failure::argument("there is no such call, or its end was said already")),
+        (None, Some(parts)) => {
+            drop(parts);
+            Ok(TRINE_OK)
+        }
+        (None, None) => Err(Failure::argument("there is no such call, or its end was said already")),
     };
     // SAFETY: the rules of the header.
     unsafe { handle::with(client, cancel) }

@@ -49,6 +49,10 @@ pub const TRINE_LOW: u32 = 2;
 pub const TRINE_TRACED: u32 = 4;
 /// trine_reply.flags: the operation may have run. Without it: it did not, and never will.
 pub const TRINE_RAN: u32 = 1;
+/// trine_reply.flags: the last part of a scatter.
+pub const TRINE_LAST: u32 = 2;
+/// trine_incoming.flags: a part of a scatter: others have theirs. See key_mask, and trine_request_keys().
+pub const TRINE_PART: u32 = 1;
 
 /// What can be chosen about a handle; 0 is the default of each. What a kind of handle has no use for is ignored.
 #[repr(C)]
@@ -112,7 +116,7 @@ pub struct trine_reply {
     pub size: u32,
     /// As returned.
     pub status: trine_status,
-    /// TRINE_RAN.
+    /// TRINE_RAN, TRINE_LAST.
     pub flags: u32,
     /// With TRINE_WORKER_ERROR: the worker's own number.
     pub code: u32,
@@ -125,12 +129,16 @@ pub struct trine_reply {
     pub len: u64,
     /// The library's own note of what is held.
     pub held: u64,
-    /// With TRINE_REPLY_TOO_LARGE: the room that the result needs.
+    /// With TRINE_REPLY_TOO_LARGE: the room that the result needs. With TRINE_TOO_MANY_PARTS: how many there would be.
     pub needed: u64,
     /// The worker that answered.
     pub worker: u64,
+    /// Of a part of a scatter over keys: which of them it is about, a bit for each place in the list.
+    pub key_mask: u64,
+    /// Of a part: how many there are in all. 0: it is no part.
+    pub parts: u32,
     /// 0.
-    pub reserved: [u64; 2],
+    pub reserved: u32,
     /// With TRINE_OK, of a call with TRINE_TRACED, on CLOCK_MONOTONIC: when the director took it. Else all are 0.
     pub taken_ns: u64,
     /// When the director pushed it to the worker.
@@ -170,8 +178,11 @@ pub struct trine_incoming {
     pub gid: u32,
     /// The same.
     pub pid: i32,
-    /// 0.
+    /// TRINE_PART.
     pub flags: u32,
-    /// The resource that it is about. Kind 0: none.
+    /// The resource that it is about. Kind 0: none, or it is a part.
     pub key: trine_key,
+    /// Of a part of a scatter over keys: which of the caller's keys this worker is asked about, a bit for each place in
+    /// the list.
+    pub key_mask: u64,
 }

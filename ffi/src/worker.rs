@@ -128,7 +128,10 @@ fn incoming(request: Request<'_>, small: &mut Vec<Box<Small>>) -> trine_incoming
     (incoming.uid, incoming.gid, incoming.pid) = (caller.uid, caller.gid, caller.pid);
     incoming.operation = request.number();
     incoming.deadline_ns = request.deadline_ns().unwrap_or(0);
-    incoming.key = request.key().map_or_else(trine_key::default, trine_key::from);
+    match request.key_mask() {
+        Some(mask) => (incoming.flags, incoming.key_mask) = (TRINE_PART, mask),
+        None => incoming.key = request.key().map_or_else(trine_key::default, trine_key::from),
+    }
     incoming.out_capacity = request.capacity() as u64;
     incoming.out = room(&request);
     let bytes = request.bytes();
@@ -244,6 +247,38 @@ pub unsafe extern "C" fn trine_is_cancelled(worker: *mut trine_worker, request: 
     };
     // SAFETY: the rules of the header.
     unsafe { handle::number(worker, look) }
+}
+
+/// The resources that a request is about: of a part of a scatter all that this worker is asked about, in the order in
+/// which its caller named them; else the one that it names, if it does. The first `room` of them are written to `out`,
+/// which may be NULL if there is none; *count says how many there are.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trine_request_keys(
+    worker: *mut trine_worker,
+    request: trine_request,
+    out: *mut trine_key,
+    room: usize,
+    count: *mut usize,
+) -> trine_status {
+    // SAFETY: the rules of the header.
+    let keys = |serving: &mut Serving| unsafe {
+        let count = input::slot(count)?;
+        count.write(0);
+        if room > 0 {
+            input::slot(out)?;
+        }
+        let request = open_request(&serving.worker, request)?;
+        let keys = request.keys();
+        let _ = request.detach();
+        for (index, &key) in keys.iter().take(room).enumerate() {
+            // Up to `room` of them the caller has.
+            out.add(index).write(key.into());
+        }
+        count.write(keys.len());
+        Ok(TRINE_OK)
+    };
+    // SAFETY: the rules of the header.
+    unsafe { handle::with(worker, keys) }
 }
 
 /// Makes trine_next(), the one under way or else the next one, return TRINE_INTERRUPTED; once. From any thread, and from

@@ -37,14 +37,15 @@ AT(trine_reply, len, 32);
 AT(trine_reply, held, 40);
 AT(trine_reply, needed, 48);
 AT(trine_reply, worker, 56);
-AT(trine_reply, reserved, 64);
+AT(trine_reply, key_mask, 64);
+AT(trine_reply, parts, 72);
 AT(trine_reply, taken_ns, 80);
 AT(trine_reply, pushed_ns, 88);
 AT(trine_reply, began_ns, 96);
 AT(trine_reply, replied_ns, 104);
 AT(trine_reply, received_ns, 112);
 
-_Static_assert(sizeof(trine_incoming) == 88, "trine_incoming");
+_Static_assert(sizeof(trine_incoming) == 96, "trine_incoming");
 AT(trine_incoming, size, 0);
 AT(trine_incoming, operation, 4);
 AT(trine_incoming, request, 8);
@@ -58,6 +59,7 @@ AT(trine_incoming, gid, 60);
 AT(trine_incoming, pid, 64);
 AT(trine_incoming, flags, 68);
 AT(trine_incoming, key, 72);
+AT(trine_incoming, key_mask, 88);
 
 _Static_assert(sizeof(trine_key) == 16, "trine_key");
 AT(trine_key, word, 0);

@@ -31,6 +31,8 @@ fn client_functions(client: *mut trine_client) {
         trine_call(client, 0, null(), 0, null(), &raw mut reply),
         trine_submit(client, 0, null(), 0, null(), 0, &raw mut ticket),
         trine_post(client, 0, null(), 0, null(), 0),
+        trine_scatter(client, 0, null(), 0, null(), 0, null(), 0, &raw mut ticket),
+        trine_scatter_all(client, 0, 0, null(), 0, null(), 0, &raw mut ticket),
         trine_wait(client, TRINE_ANY, 0, &raw mut reply),
         trine_poll(client, TRINE_ANY, &raw mut reply),
         trine_cancel(client, 1),
@@ -66,6 +68,7 @@ fn worker_functions(worker: *mut trine_worker) {
         trine_answer(worker, 1, null(), 0),
         trine_fail(worker, 1, 0, null()),
         trine_is_cancelled(worker, 1),
+        trine_request_keys(worker, 1, null_mut(), 0, &raw mut count),
         trine_wake(worker),
         trine_worker_fd(worker),
         trine_worker_arm(worker),
@@ -147,6 +150,8 @@ fn arguments_of_a_client() {
     };
     let (keyless, ranged, reserved) = (&key(1, 0, 0), &key(1, TRINE_RANGE, 0), &key(1, TRINE_NUMBER, 1));
     let mut key = trine_key::default();
+    let seven = trine_key { word: 7, kind: TRINE_NUMBER, reserved: 0 };
+    let many = [seven; 65];
     let unsized_args = &trine_call_args { size: 0, ..trine_call_args::sized() };
     let late = &trine_call_args { deadline_ns: -1, ..trine_call_args::sized() };
     invalid!(
@@ -178,6 +183,16 @@ fn arguments_of_a_client() {
         trine_post(client, echo, null(), 1, null(), 0),
         trine_post(client, echo, x, 1, null(), i64::MIN),
         trine_post(client, echo, x, 1, flagged, 0),
+        trine_scatter(client, echo, null(), 1, x, 1, null(), 0, &raw mut ticket),
+        trine_scatter(client, echo, &raw const seven, 1, null(), 1, null(), 0, &raw mut ticket),
+        trine_scatter(client, echo, &raw const seven, 1, x, 1, null(), -1, &raw mut ticket),
+        trine_scatter(client, echo, &raw const seven, 1, x, 1, null(), 0, null_mut()),
+        trine_scatter(client, echo, &raw const seven, 1, x, 1, flagged, 0, &raw mut ticket),
+        trine_scatter(client, echo, &raw const seven, usize::MAX, x, 1, null(), 0, &raw mut ticket),
+        trine_scatter(client, echo, &trine_key::default(), 1, x, 1, null(), 0, &raw mut ticket),
+        trine_scatter_all(client, echo, 0, null(), 1, null(), 0, &raw mut ticket),
+        trine_scatter_all(client, echo, 0, x, 1, null(), -1, &raw mut ticket),
+        trine_scatter_all(client, echo, 0, x, 1, null(), 0, null_mut()),
         trine_wait(client, 4711, 0, &raw mut reply),
         trine_wait(client, u64::MAX, TRINE_FOREVER, &raw mut reply),
         trine_wait(client, TRINE_ANY, -1, &raw mut reply),
@@ -209,6 +224,14 @@ fn arguments_of_a_client() {
         }
         let greedy = trine_call_args { reply_capacity: u64::MAX, ..trine_call_args::sized() };
         assert_eq!(trine_call(client, echo, x, 1, &raw const greedy, &raw mut reply), TRINE_REPLY_TOO_LARGE);
+        let sent = trine_scatter(client, echo, many.as_ptr(), 65, x, 1, null(), 0, &raw mut ticket);
+        assert_eq!((sent, ticket), (TRINE_TOO_MANY_PARTS, 0));
+        assert_eq!(
+            trine_scatter_all(client, echo, u32::MAX, x, 1, null(), 0, &raw mut ticket),
+            TRINE_TOO_MANY_PARTS
+        );
+        assert_eq!(trine_scatter(client, echo, null(), 0, x, 1, null(), 0, &raw mut ticket), TRINE_OK);
+        assert_eq!(ticket, 0, "to nobody");
         // A route that is nobody's.
         for route in [echo + 1, u32::MAX] {
             assert_eq!(trine_call(client, route, x, 1, null(), &raw mut reply), TRINE_NO_SUCH_SERVICE);
@@ -350,12 +373,15 @@ fn arguments_of_a_worker() {
         trine_is_cancelled(worker, 0),
     );
     let (echo, mut ticket, mut reply) = (route(client, c"echo"), 0, trine_reply::sized());
+    let mut count = 0;
     // SAFETY: as the header says.
     unsafe {
         for len in [4097, usize::MAX / 2, usize::MAX] {
             assert_eq!(trine_submit(client, echo, null(), 0, null(), 0, &raw mut ticket), TRINE_OK);
             assert_eq!(trine_next(worker, TRINE_FOREVER, &raw mut request), TRINE_OK);
             invalid!(
+                trine_request_keys(worker, request.request, null_mut(), 0, null_mut()),
+                trine_request_keys(worker, request.request, null_mut(), 1, &raw mut count),
                 trine_answer(worker, request.request, null(), 1),
                 trine_answer(worker, request.request + 1, null(), 0),
                 trine_fail(worker, request.request, 0, c"\xff".as_ptr()),
@@ -450,7 +476,7 @@ fn structs_of_other_versions_are_taken() {
     let (client, worker) = (here.client(), here.worker(&[c"echo"]));
     let (echo, mut ticket) = (route(client, c"echo"), 0);
     // Newer callers' structs, and older ones', which end before what came later.
-    for (more, reply_size, request_size) in [(32, 152, 120), (0, 48, 48)] {
+    for (more, reply_size, request_size) in [(32, 152, 128), (0, 48, 48)] {
         let mut args = Other { known: trine_call_args::sized(), beyond: [0; 4] };
         args.known.size = if more > 0 { args.known.size + more } else { 8 };
         let mut request = Other { known: trine_incoming::sized(), beyond: [7; 4] };

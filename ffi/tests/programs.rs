@@ -2,83 +2,17 @@
 //! every warning an error; every client against every service, against a real director; under valgrind, where there is
 //! one.
 
-use std::ffi::OsStr;
+mod build;
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::process::{Child, Command, Stdio};
+
+use build::{C, CPP, compile, is_there, prefix, root, run, text, with_library};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use trine::{Bus, Director, DirectorHandle, DirectorOptions, WorkerOptions};
-
-const C: [&str; 5] = ["-std=c11", "-Wall", "-Wextra", "-pedantic", "-Werror"];
-const CPP: [&str; 5] = ["-std=c++17", "-Wall", "-Wextra", "-pedantic", "-Werror"];
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
-}
-
-fn run(command: &mut Command) -> Output {
-    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {}: {said}", output.status);
-    output
-}
-
-fn text(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn is_there(program: &str) -> bool {
-    Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
-}
-
-/// The archive that was built together with this test: the newest, since cargo keeps those of other builds, too.
-fn archive() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let files = test.parent().unwrap().read_dir().unwrap().map(|entry| entry.unwrap().path());
-    let is_one = |path: &PathBuf| {
-        let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
-        name.starts_with("libtrine_ffi-") && name.ends_with(".a")
-    };
-    files.filter(is_one).max_by_key(|path| path.metadata().and_then(|m| m.modified()).unwrap()).unwrap()
-}
-
-/// Where the library is installed for these tests: anew in each run.
-fn prefix() -> &'static Path {
-    static PREFIX: OnceLock<PathBuf> = OnceLock::new();
-    PREFIX.get_or_init(|| {
-        let prefix = Path::new(env!("CARGO_TARGET_TMPDIR")).join("prefix");
-        let _ = std::fs::remove_dir_all(&prefix); // there is none the first time
-        run(Command::new(root().join("ffi/install.sh")).arg(&prefix).env("TRINE_ARCHIVE", archive()));
-        prefix
-    })
-}
-
-/// What pkg-config says about the installed library.
-fn flags() -> Vec<String> {
-    let pkgconfig = prefix().join("lib/pkgconfig");
-    let output = run(Command::new("pkg-config")
-        .args(["--cflags", "--libs", "trine"])
-        .env("PKG_CONFIG_PATH", pkgconfig));
-    text(&output).split_whitespace().map(str::to_owned).collect()
-}
-
-/// Compiles a program. Returns where it is.
-fn compile(compiler: &str, flavour: &[&str], source: &Path) -> PathBuf {
-    let name = source.file_name().and_then(OsStr::to_str).unwrap();
-    let program = prefix().join(format!("{compiler} {name}"));
-    let command = &mut Command::new(compiler);
-    run(command.args(flavour).arg("-g").arg(source).arg("-o").arg(&program).args(flags()));
-    program
-}
-
-fn with_library(program: &Path) -> Command {
-    let mut command = Command::new(program);
-    command.env("LD_LIBRARY_PATH", prefix().join("lib"));
-    command
-}
 
 /// The same, under valgrind: an error, or a leak, is a failure.
 fn under_valgrind(program: &Path) -> Command {
@@ -150,16 +84,58 @@ fn every_client_with_every_service() {
             .map(|(cc, flavour, language)| compile(cc, flavour, &example(language, name)));
         build.collect::<Vec<_>>()
     };
-    let (services, clients) = (build("keyvalue_service"), build("keyvalue_client"));
-    for service in &services {
+    let compiled = |name| build(name).into_iter().map(|program| with_library(&program));
+    let others = |role| python(&format!("keyvalue_{role}")).into_iter().chain([tokio("keyvalue", role)]);
+    for service in compiled("keyvalue_service").chain(others("service")) {
         let here = here();
-        let serving = Service::start(with_library(service), &here);
-        for client in &clients {
-            let output = run(with_library(client).arg(here.folder.path()));
-            assert_eq!(text(&output), SAID, "{client:?} with {service:?}");
+        let named = format!("{service:?}");
+        let serving = Service::start(service, &here);
+        for mut client in compiled("keyvalue_client").chain(others("client")) {
+            let output = run(client.arg(here.folder.path()));
+            assert_eq!(text(&output), SAID, "{client:?} with {named}");
         }
         serving.stop();
     }
+}
+
+/// An example in Python, where there is one.
+fn python(name: &str) -> Option<Command> {
+    if !is_there("python3") {
+        eprintln!("there is no python3: not run");
+        return None;
+    }
+    let mut command = Command::new("python3");
+    command
+        .arg(root().join("examples/python").join(format!("{name}.py")))
+        .env("PYTHONPATH", root().join("python"));
+    command.env("TRINE_LIBRARY", prefix().join("lib/libtrine.so.0")).env("PYTHONDONTWRITEBYTECODE", "1");
+    Some(command)
+}
+
+/// An example in asynchronous Rust: built with these tests.
+fn tokio(name: &str, role: &str) -> Command {
+    let test = std::env::current_exe().unwrap();
+    let mut command = Command::new(
+        test.parent().and_then(Path::parent).unwrap().join("examples").join(format!("{name}_tokio")),
+    );
+    command.arg(role);
+    command
+}
+
+/// An array as large as an image, from C to NumPy and back: neither side copies it, and the C client checks each byte.
+#[test]
+fn an_image_goes_from_c_to_numpy_and_back() {
+    let has_numpy = Command::new("python3").args(["-c", "import numpy"]).stderr(Stdio::null()).status();
+    if !has_numpy.is_ok_and(|status| status.success()) {
+        eprintln!("there is no NumPy: not run");
+        return;
+    }
+    let here = here();
+    let serving = Service::start(python("inference_service").unwrap(), &here);
+    let client = compile("cc", &C, &example("c", "inference_client"));
+    let output = run(with_library(&client).arg(here.folder.path()));
+    assert_eq!(text(&output), "6220800 bytes of edges, brightest 255\n");
+    serving.stop();
 }
 
 #[test]
@@ -215,6 +191,18 @@ fn the_page_s_programs_run_as_printed() {
     assert_eq!(*client, minimal, "the page and examples/c/minimal.c say the same");
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     assert!(readme.contains(&format!("```c\n{minimal}```\n")), "and so does the README");
+
+    let manual = std::fs::read_to_string(root().join("docs/man/trine.7")).unwrap();
+    assert!(manual.contains(&minimal.replace('\\', "\\e")), "and so does the manual");
+    let header = std::fs::read_to_string(root().join("include/trine.h")).unwrap();
+    for function in
+        header.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|w| header.contains(&format!("{w}(")))
+    {
+        assert!(
+            !function.starts_with("trine_") || manual.contains(function) || function == "trine_init",
+            "{function}"
+        );
+    }
 
     let here = here();
     let build = |name: &str, text: &str| {

@@ -210,6 +210,88 @@ fn a_right_is_held_by_one_and_handed_over_in_order() {
     }
 }
 
+/// What `trine_wait` says of a scatter: status, flags, key mask, number of parts, worker.
+fn part(client: *mut trine_client, ticket: trine_ticket) -> (trine_status, u32, u64, u32, u64) {
+    let mut reply = trine_reply::sized();
+    // SAFETY: as the header says.
+    unsafe {
+        let status = trine_wait(client, ticket, TRINE_FOREVER, &raw mut reply);
+        let said = (status, reply.flags, reply.key_mask, reply.parts, reply.worker);
+        assert!(status < 0 || reply.ticket == ticket || ticket == TRINE_ANY);
+        trine_reply_free(client, &raw mut reply);
+        said
+    }
+}
+
+#[test]
+fn a_scatter_has_a_part_for_each_worker() {
+    let here = Here::new();
+    let options = trine_service_options::sized();
+    let low = trine_resource { kind: TRINE_RANGE, first: 0, last: 9, reserved: 0 };
+    let high = trine_resource { first: 10, last: u64::MAX, ..low };
+    let open = |resource: &trine_resource| {
+        Worker::open(&here, &trine_service_options { resources: resource, resource_count: 1, ..options })
+    };
+    let (first, second) = (open(&low), open(&high));
+    let client = here.client();
+    let (who, mut ticket, mut loan) = (route(client, c"who"), 0, null_mut());
+    let keys = [3, 30, 4].map(numbered);
+    let ran = TRINE_RAN;
+    // SAFETY: as the header says.
+    unsafe {
+        // Over keys, with a payload that was built in place.
+        assert_eq!(trine_loan(client, who, 100, 0, &raw mut loan), TRINE_OK);
+        let sent = trine_scatter(client, 4711, keys.as_ptr(), 3, loan, 101, null(), 0, &raw mut ticket);
+        assert_eq!(sent, TRINE_EINVAL, "the loan is shorter");
+        let sent = trine_scatter(client, 4711, keys.as_ptr(), 3, loan, 100, null(), 0, &raw mut ticket);
+        assert_eq!(sent, TRINE_OK, "{}", error(client.cast()));
+        assert_eq!(trine_loan_free(client, loan), TRINE_EINVAL, "it is gone");
+        for (worker, mask, expected) in [(&first, 0b101, vec![3, 4]), (&second, 0b010, vec![30])] {
+            let mut request = trine_incoming::sized();
+            assert_eq!(trine_next(worker.worker, TRINE_FOREVER, &raw mut request), TRINE_OK);
+            assert_eq!((request.flags, request.key_mask, request.len), (TRINE_PART, mask, 100));
+            assert_eq!(request.key, trine_key::default());
+            let (mut about, mut count) = ([trine_key::default(); 2], 0);
+            let id = request.request;
+            assert_eq!(
+                trine_request_keys(worker.worker, id, about.as_mut_ptr(), 2, &raw mut count),
+                TRINE_OK
+            );
+            assert_eq!(about[..count], expected.into_iter().map(numbered).collect::<Vec<_>>());
+            if mask == 0b101 {
+                assert_eq!(trine_answer(worker.worker, id, null(), 0), TRINE_OK);
+                assert_eq!(part(client, ticket), (TRINE_OK, ran, mask, 2, worker.id()));
+                let mut reply = trine_reply::sized();
+                assert_eq!(trine_poll(client, ticket, &raw mut reply), TRINE_WOULD_BLOCK);
+            } else {
+                assert_eq!(trine_fail(worker.worker, id, 5, c"no".as_ptr()), TRINE_OK);
+                let (status, flags, said, parts, _) = part(client, TRINE_ANY);
+                assert_eq!((status, flags), (TRINE_WORKER_ERROR, ran | TRINE_LAST));
+                assert_eq!((said, parts, error(client.cast()).as_str()), (mask, 2, "no"));
+            }
+        }
+        assert_eq!(part(client, ticket).0, TRINE_EINVAL, "its end was said");
+
+        // To all, and to more than it may have; then given up.
+        let sent = trine_scatter_all(client, who, 0, null(), 0, null(), 0, &raw mut ticket);
+        assert_eq!(sent, TRINE_OK, "{}", error(client.cast()));
+        first.serve_one(TRINE_FOREVER);
+        second.serve_one(TRINE_FOREVER);
+        let mut workers = [part(client, ticket), part(client, ticket)].map(|part| {
+            assert_eq!((part.0, part.3), (TRINE_OK, 2));
+            part.4
+        });
+        workers.sort();
+        assert_eq!(workers, [first.id().min(second.id()), first.id().max(second.id())]);
+        assert_eq!(trine_scatter_all(client, who, 1, null(), 0, null(), 0, &raw mut ticket), TRINE_OK);
+        assert_eq!(part(client, ticket).0, TRINE_TOO_MANY_PARTS);
+        assert_eq!(trine_scatter_all(client, who, 0, null(), 0, null(), 0, &raw mut ticket), TRINE_OK);
+        assert_eq!(trine_cancel(client, ticket), TRINE_OK);
+        assert_eq!(trine_cancel(client, ticket), TRINE_EINVAL);
+        assert_eq!(trine_close(client), TRINE_OK);
+    }
+}
+
 #[test]
 fn a_drained_worker_serves_what_it_was_given_and_is_done() {
     let here = Here::new();

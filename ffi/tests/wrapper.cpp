@@ -149,6 +149,39 @@ int main(int, char **argv) {
     other.release("files", name);
     other.change("files", trine::changes().declare(trine::resource::range(0, 9)).acquire(trine::resource::number(3)));
     CHECK(other.holds("files").size() == 2 || heard.back().kind == TRINE_GAINED);
+    // One request to several workers.
+    trine::worker third(bus);
+    const trine::service of_third = trine::service().speaks_for(trine::resource::range(10, 19));
+    const trine::service of_other = trine::service().speaks_for(trine::resource::range(0, 9));
+    third.provide("parts", {"sum"}, of_third);
+    other.provide("parts", {"sum"}, of_other);
+    const auto sum = client.route("parts", "sum");
+    auto build_here = client.loan(sum, 80);
+    auto parts = build_here.scatter({1, 11, 2});
+    for (auto *serving : {&third, &other}) {
+        auto one = serving->next();
+        CHECK(one && one->is_part() && one->data().size() == 80);
+        const auto keys = one->keys();
+        if (serving == &third) {
+            CHECK(keys.size() == 1);
+            one->fail(9, "no");
+        } else {
+            one->reply_as(keys[0].word + keys[1].word);
+        }
+    }
+    const auto total = parts.gather(std::uint64_t{0}, [](std::uint64_t so_far, trine::part part) {
+        if (part.failure) {
+            CHECK(part.failure->code() == 9 && part.key_mask == 2);
+            return so_far + 100;
+        }
+        return so_far + part.result->as<std::uint64_t>();
+    });
+    CHECK(total == 103 && parts.count() == 2u && parts.is_done());
+    auto given_up = client.scatter_all(sum, "");
+    auto of_nothing = client.scatter(sum, {}, "");
+    CHECK(of_nothing.is_done() && !of_nothing.next() && !given_up.is_done());
+    given_up.cancel();
+
     worker.drain();
     CHECK(!worker.next() && worker.is_drained());
     std::puts("as it should be");

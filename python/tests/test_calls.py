@@ -241,6 +241,36 @@ def test_keys_rights_and_leaving(bus):
         assert heard[-1] == (first, (trine.EventKind.DRAINING, None, None))
 
 
+def test_one_request_to_several_workers(bus):
+    def worker(numbers):
+        made = trine.Worker(bus)
+        made.service("sums", resources=[numbers])
+
+        @made.operation("sums", "sum")
+        def _(request):
+            assert request.is_part and request.key is None
+            total = sum(key.word for key in request.keys)
+            if total >= 100:
+                raise trine.Failure(total, "too much")
+            return f"{total}"
+
+        return made
+
+    with serving(worker(range(10))), serving(worker(range(10, 200))), trine.connect(bus) as client:
+        parts = client.scatter("sums", "sum", bytes(5000), [1, 50, 2, 60])
+        answers = {tuple(key.word for key in part.keys): part for part in parts}
+        assert parts.count == 2 and parts.is_done and next(parts, None) is None
+        assert answers[1, 2].result().text() == "3"
+        with pytest.raises(trine.WorkerError) as raised:
+            answers[50, 60].result()
+        assert raised.value.code == 110
+        assert sorted(part.result().text() for part in client.scatter_all("sums", "sum")) == ["0", "0"]
+        assert list(client.scatter("sums", "sum")) == []
+        too_many, = client.scatter_all("sums", "sum", most=1)
+        assert isinstance(too_many.error, trine.TooLarge) and too_many.error.needed == 2
+        client.scatter_all("sums", "sum").cancel()
+
+
 def test_what_a_listener_raises_comes_out_of_next(bus):
     worker = trine.Worker(bus)
     echo(worker)

@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import Any, Callable, Optional
 
 from . import _native
-from ._client import Client, Hops, Loan, Pending, Priority, Reply, Waiting, connect
+from ._client import Client, Hops, Loan, Part, Parts, Pending, Priority, Reply, Waiting, connect
 from ._director import Director
 from ._errors import (Busy, Cancelled, ConcurrentUse, DeadlineExceeded, DirectorGone, Drained, Error, Forked,
                       InternalError, Interrupted, InvalidArgument, NotFound, PermissionDenied, ProtocolError,
@@ -53,7 +53,7 @@ def log_to(listener: Optional[Callable[[int, str, str], Any]], level: int = 3) -
 __all__ = [
     "LATER", "Busy", "Cancelled", "Client", "ConcurrentUse", "DeadlineExceeded", "Director", "DirectorGone", "Drained",
     "Error", "Event", "EventKind", "Failure", "Forked", "Hops", "InternalError", "Interrupted", "InvalidArgument", "Key",
-    "Loan", "NotFound", "Pending", "PermissionDenied", "Policy", "Priority", "ProtocolError", "Reply", "Request",
+    "Loan", "NotFound", "Part", "Parts", "Pending", "PermissionDenied", "Policy", "Priority", "ProtocolError", "Reply", "Request",
     "ResourceError", "Share", "Status", "SystemFailure", "TooLarge", "Unheld", "Waiting", "Worker", "WorkerDied",
     "WorkerError", "connect", "log_to", "protocol", "version",
 ]

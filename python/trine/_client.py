@@ -6,10 +6,10 @@ import enum
 import time
 from ctypes import byref, c_uint32, c_uint64, c_void_p
 from types import TracebackType
-from typing import Any, Dict, NamedTuple, Optional, Tuple, Type
+from typing import Any, Dict, Iterable, NamedTuple, Optional, Tuple, Type
 
 from . import _native
-from ._errors import Status, failure
+from ._errors import Error, Status, failure
 from ._handle import SLICE_NS, Handle, Key, KeyLike, bus_name, check, nanoseconds, word
 from ._memory import IN_PLACE, Borrowed, Buffer, Place, copy
 
@@ -163,6 +163,86 @@ class Pending:
         self.cancel()
 
 
+class Part(NamedTuple):
+    """One part of a scatter, ended: one worker's answer, or what has become of it."""
+
+    #: What it is about: the keys that its worker has, in the order in which they were named; none in a scatter to all.
+    keys: Tuple[Key, ...]
+    #: The answer, if there is one.
+    reply: Optional[Reply]
+    #: Else why there is none.
+    error: Optional[Error]
+
+    def result(self) -> Reply:
+        """The answer, or the error raised."""
+        if self.error is not None:
+            raise self.error
+        assert self.reply is not None
+        return self.reply
+
+
+class Parts:
+    """A scatter that is under way: iterates over its parts, as they come. What is open is given up when it is garbage."""
+
+    __slots__ = ("_handle", "_keys", "ticket", "count")
+
+    def __init__(self, handle: Handle, ticket: int, keys: Tuple[Key, ...]) -> None:
+        self._handle, self._keys, self.ticket = handle, keys, ticket
+        #: How many there are in all: known from the first one on.
+        self.count: Optional[int] = None if ticket else 0
+        if ticket:
+            handle.tickets.add(ticket)
+
+    def wait(self, timeout: Optional[float] = None) -> Optional[Part]:
+        """The next part; None if none came in time, or if there are no more: see `is_done`."""
+        reply, end = _native.new_reply(), None if timeout is None else time.monotonic_ns() + nanoseconds(timeout)
+        while not self.is_done:
+            handle = self._handle.get()
+            status = _native.wait(handle, self.ticket, _slice(end), byref(reply))
+            if reply.parts:
+                self.count = reply.parts
+            if status not in (Status.WOULD_BLOCK, Status.INTERRUPTED):
+                return self._part(status, reply, handle)
+            if end is not None and time.monotonic_ns() >= end:
+                return None
+        return None
+
+    def _part(self, status: int, reply: _native.Reply, handle: int) -> Part:
+        if status < 0:
+            raise failure(status, handle)
+        if reply.flags & _native.LAST:
+            self._handle.tickets.discard(self.ticket)
+            self.ticket = 0
+        keys = tuple(key for place, key in enumerate(self._keys) if reply.key_mask >> place & 1)
+        if status == 0:
+            return Part(keys, Reply(self._handle, reply), None)
+        return Part(keys, None, failure(status, handle, reply))
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there are no more."""
+        return self.ticket == 0
+
+    def __iter__(self) -> "Parts":
+        return self
+
+    def __next__(self) -> Part:
+        part = self.wait()
+        if part is None:
+            raise StopIteration
+        return part
+
+    def cancel(self) -> None:
+        """Gives up what is open."""
+        ticket, self.ticket = self.ticket, 0
+        self._handle.tickets.discard(ticket)
+        if ticket and not self._handle.is_closed:
+            self._handle.leave(self, lambda pointer: _native.cancel(pointer, ticket))
+
+    def __del__(self) -> None:
+        self.cancel()
+
+
 def _slice(end: Optional[int]) -> int:
     """How long C may wait at a time, so that Python's signal handlers run."""
     return SLICE_NS if end is None else max(0, min(SLICE_NS, end - time.monotonic_ns()))
@@ -303,6 +383,40 @@ class Client:
             status = send(self._handle.get(), later, _slice(end))
         check(status, handle)
 
+    def scatter(self, service: str, operation: str, data: Buffer = b"", keys: Iterable[KeyLike] = (), *,
+                timeout: Optional[float] = None, **more: Any) -> Parts:
+        """Sends a request to the workers that have these keys, up to 64: a part for each worker, about those of the keys
+        that it has. Each part ends as a call does. No keys: no parts."""
+        route, args, borrowed, ticket = self.route(service, operation), self._args(more), Borrowed(data), c_uint64()
+        about = tuple(self._key(key) for key in keys)
+        native = (_native.Key * len(about))(*(key.native() for key in about))
+        try:
+            self._send(timeout, lambda handle, function, wait_ns: function(
+                handle, route, native, len(about), borrowed.address, borrowed.size, args, wait_ns, byref(ticket)),
+                _native.scatter_now, _native.scatter)
+        finally:
+            borrowed.release()
+        return Parts(self._handle, ticket.value, about)
+
+    def scatter_all(self, service: str, operation: str, data: Buffer = b"", *, most: int = 0,
+                    timeout: Optional[float] = None, **more: Any) -> Parts:
+        """Sends a request to all workers that provide the operation: a part for each, `most` of them at most (0: as many
+        as there are free slots). Where there would be more, nobody gets anything, and the only part ends
+        TOO_MANY_PARTS."""
+        route, args, borrowed, ticket = self.route(service, operation), self._args(more), Borrowed(data), c_uint64()
+        try:
+            self._send(timeout, lambda handle, function, wait_ns: function(
+                handle, route, most, borrowed.address, borrowed.size, args, wait_ns, byref(ticket)),
+                _native.scatter_all_now, _native.scatter_all)
+        finally:
+            borrowed.release()
+        return Parts(self._handle, ticket.value, ())
+
+    def _key(self, key: KeyLike) -> Key:
+        if isinstance(key, str):
+            return self.key(key)
+        return key if isinstance(key, Key) else Key(word(key))
+
     def loan(self, service: str, operation: str, size: int, *, timeout: Optional[float] = None) -> Loan:
         """Memory in which to build a request of `size` bytes: see `Loan`."""
         route, start = self.route(service, operation), c_void_p()
@@ -355,9 +469,7 @@ class Client:
         if deadline is not None:
             args.deadline_ns = max(1, nanoseconds(deadline))
         if key is not None:
-            if isinstance(key, str):
-                key = self.key(key)
-            args.key = key.native() if isinstance(key, Key) else _native.Key(word(key), _native.NUMBER, 0)
+            args.key = self._key(key).native()
         return args
 
     def fileno(self) -> int:
@@ -400,4 +512,4 @@ def connect(bus: Optional[Any] = None, **options: Any) -> Client:
     return Client(bus, **options)
 
 
-__all__ = ["Client", "Hops", "Loan", "Pending", "Priority", "Reply", "Waiting", "connect"]
+__all__ = ["Client", "Hops", "Loan", "Part", "Parts", "Pending", "Priority", "Reply", "Waiting", "connect"]

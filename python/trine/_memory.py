@@ -19,7 +19,7 @@ import gc
 import mmap
 import os
 import weakref
-from typing import Any, Callable, Dict, List, Optional, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple, Union
 
 #: What can be sent: a `str` is sent as UTF-8.
 Buffer = Union[bytes, bytearray, memoryview, Any]
@@ -72,7 +72,7 @@ class Borrowed:
 
 
 def copy(address: Optional[int], size: int) -> bytes:
-    return ctypes.string_at(address, size) if size else b""
+    return ctypes.string_at(address, size) if address and size else b""
 
 
 class Place:
@@ -86,7 +86,8 @@ class Place:
         self._make()
 
     def _make(self) -> Any:
-        array = self.array = (ctypes.c_ubyte * self.size).from_address(self.address)
+        array: Any = (ctypes.c_ubyte * self.size).from_address(self.address)
+        self.array = array
         array._owner = self._owner()
         _places[id(array)] = weakref.ref(array, _forget(id(array)))
         return array
@@ -134,7 +135,7 @@ def _after_in_child() -> None:
     page, flags = mmap.PAGESIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _FIXED_NOREPLACE
     pages = sorted({at for address, data in _copies
                     for at in range(address // page * page, address + len(data), page)})
-    there = set()
+    there: Set[int] = set()
     for start, count in _runs(pages, page):
         # What is there already is somebody else's, and stays as it is.
         if _libc.mmap(start, count * page, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0) == start:

@@ -16,7 +16,8 @@ from typing import Any
 
 FOREVER = (1 << 63) - 1
 ANY = 0
-RAN = 1
+RAN, LAST = 1, 2
+PART = 1
 HIGH, LOW, TRACED = 1, 2, 4
 NUMBER, NAME, RANGE, SHARE, ALL = 1, 2, 3, 4, 5
 
@@ -51,7 +52,7 @@ class Reply(Structure):
     _fields_ = [
         ("size", c_uint32), ("status", c_int32), ("flags", c_uint32), ("code", c_uint32), ("ticket", c_uint64),
         ("data", c_void_p), ("len", c_uint64), ("held", c_uint64), ("needed", c_uint64), ("worker", c_uint64),
-        ("reserved", c_uint64 * 2), ("taken_ns", c_uint64), ("pushed_ns", c_uint64), ("began_ns", c_uint64),
+        ("key_mask", c_uint64), ("parts", c_uint32), ("reserved", c_uint32), ("taken_ns", c_uint64), ("pushed_ns", c_uint64), ("began_ns", c_uint64),
         ("replied_ns", c_uint64), ("received_ns", c_uint64),
     ]
 
@@ -61,6 +62,7 @@ class Incoming(Structure):
         ("size", c_uint32), ("operation", c_uint32), ("request", c_uint64), ("data", c_void_p), ("len", c_uint64),
         ("out", c_void_p), ("out_capacity", c_uint64), ("deadline_ns", c_uint64), ("uid", c_uint32),
         ("gid", c_uint32), ("pid", c_int32), ("flags", c_uint32), ("key", Key),
+        ("key_mask", c_uint64),
     ]
 
 
@@ -115,9 +117,9 @@ def _path() -> str:
 PATH = _path()
 try:
     _free, _held = ctypes.CDLL(PATH), ctypes.PyDLL(PATH)
-except OSError as error:
+except OSError as missing:
     raise ImportError(
-        f"{error}: `pip install ./python` builds a wheel with the library in it; TRINE_LIBRARY names another one"
+        f"{missing}: `pip install ./python` builds a wheel with the library in it; TRINE_LIBRARY names another one"
     ) from None
 
 
@@ -148,6 +150,10 @@ _submit = (_P, c_uint32, _P, c_size_t, POINTER(CallArgs), c_int64, POINTER(c_uin
 submit, submit_now = free("submit", *_submit), held("submit", *_submit)
 _post = (_P, c_uint32, _P, c_size_t, POINTER(CallArgs), c_int64)
 post, post_now = free("post", *_post), held("post", *_post)
+_scatter = (_P, c_uint32, POINTER(Key), c_size_t, _P, c_size_t, POINTER(CallArgs), c_int64, POINTER(c_uint64))
+scatter, scatter_now = free("scatter", *_scatter), held("scatter", *_scatter)
+_scatter_all = (_P, c_uint32, c_uint32, _P, c_size_t, POINTER(CallArgs), c_int64, POINTER(c_uint64))
+scatter_all, scatter_all_now = free("scatter_all", *_scatter_all), held("scatter_all", *_scatter_all)
 wait = free("wait", _P, c_uint64, c_int64, POINTER(Reply))
 poll = held("poll", _P, c_uint64, POINTER(Reply))
 cancel = held("cancel", _P, c_uint64)
@@ -172,6 +178,7 @@ withdraw = free("withdraw", _P, _S)
 next = free("next", _P, c_int64, POINTER(Incoming))
 answer = held("answer", _P, c_uint64, _P, c_size_t)
 fail = held("fail", _P, c_uint64, c_uint32, _S)
+request_keys = held("request_keys", _P, c_uint64, POINTER(Key), c_size_t, POINTER(c_size_t))
 is_cancelled = held("is_cancelled", _P, c_uint64, result=c_int)
 wake = held("wake", _P)
 worker_fd = held("worker_fd", _P, result=c_int)

@@ -177,6 +177,19 @@ class Request:
         return Key.of(self._incoming.key)
 
     @property
+    def is_part(self) -> bool:
+        """Whether others have a part of it, too."""
+        return bool(self._incoming.flags & _native.PART)
+
+    @property
+    def keys(self) -> List[Key]:
+        """All that it is about: of a part, what this worker has of the caller's list."""
+        self._must_be_open()
+        about, count, handle = (_native.Key * 64)(), c_size_t(), self._open.handle.get()
+        check(_native.request_keys(handle, self._open.number, about, len(about), byref(count)), handle)
+        return [Key(key.word, key.kind == _native.NAME) for key in about[:count.value]]
+
+    @property
     def caller(self) -> Tuple[int, int, int]:
         """uid, gid, pid: as the kernel said when the client connected."""
         return self._incoming.uid, self._incoming.gid, self._incoming.pid

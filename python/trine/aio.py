@@ -79,7 +79,8 @@ class AsyncClient:
 
     async def loan(self, service: str, operation: str, size: int) -> Loan:
         """As `Client.loan`; to be sent by `send`."""
-        return await self._sent(lambda: self._client.loan(service, operation, size, timeout=0))
+        loan: Loan = await self._sent(lambda: self._client.loan(service, operation, size, timeout=0))
+        return loan
 
     async def send(self, loan: Loan, size: Optional[int] = None, **more: Any) -> Reply:
         """Sends a loan, and waits for the result."""

@@ -4,6 +4,7 @@ mod bad_input;
 mod bench;
 mod demo;
 mod doctor;
+mod man;
 mod policy;
 mod round_trip;
 mod scene;
