@@ -156,7 +156,9 @@ impl<M: Memory> DirectorCore<M> {
         if self.workers.len() >= limits::WORKERS_MAX {
             return Err(Status::Busy);
         }
-        Ok(self.workers.insert(Worker::new(id, identity, shape, start, self.settings.share_max, work, page)))
+        let mut worker = Worker::new(id, identity, shape, start, self.settings.share_max, work, page);
+        worker.set_first_stall(self.settings.stall_ns);
+        Ok(self.workers.insert(worker))
     }
 
     /// A worker provides a service from now on.

@@ -299,6 +299,7 @@ impl<M: Memory> DirectorCore<M> {
             return Err(Status::Busy);
         }
         let mut worker = Worker::new(id, identity, shape, carried.start, self.settings.share_max, work, page);
+        worker.set_first_stall(self.settings.stall_ns);
         carried.entries.iter().for_each(|&(e, entry)| worker.carry(e, entry));
         let key = self.workers.insert(worker);
         if let Some(inherited) = self.recovery.workers.iter_mut().find(|w| w.worker == id) {

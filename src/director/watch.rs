@@ -70,7 +70,9 @@ impl<M: Memory> DirectorCore<M> {
 
     /// When to look again: only while somebody has something in his hands.
     pub(super) fn watch_again_ns(&self) -> u64 {
-        let is_busy = |w: &super::worker::Worker<M>| w.in_flight() > 0 && !w.pulse.stalled;
+        let is_busy = |w: &super::worker::Worker<M>| {
+            w.in_flight() > 0 && !w.pulse.stalled && w.pulse.stalls_ns() < u64::MAX
+        };
         if self.workers.iter().any(|(_, w)| is_busy(w)) { self.watch_at_ns } else { u64::MAX }
     }
 }

@@ -284,7 +284,13 @@ impl<M: Memory> Worker<M> {
             Some(ns) => _ = self.stalls_ns.insert(service.into(), ns),
             None => _ = self.stalls_ns.remove(service),
         }
-        self.pulse.limit_ns = self.stalls_ns.values().copied().max().unwrap_or(u64::MAX);
+        // Without a service it may still have calls of the last one.
+        self.pulse.limit_ns = self.stalls_ns.values().copied().max().unwrap_or(self.pulse.limit_ns);
+    }
+
+    /// How long it may show no sign of life, as long as it provides nothing: it may have come back with calls.
+    pub fn set_first_stall(&mut self, stall_ns: u64) {
+        self.pulse.limit_ns = stall_ns;
     }
 
     /// Looks for signs of life. Costs two loads of lines that the worker writes.
