@@ -227,7 +227,8 @@ impl Director {
 fn descriptors_left() -> u64 {
     use nix::sys::resource::{Resource, getrlimit};
     let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
-    soft.saturating_sub(OWN_DESCRIPTORS).max(1)
+    // Of few, the kernel says soon enough when there are no more; a part that is kept back would be most of them.
+    if soft < 8 * OWN_DESCRIPTORS { soft } else { soft - OWN_DESCRIPTORS }
 }
 
 /// Asks the director that serves a bus for its socket; `None`: there is no director.

@@ -334,10 +334,11 @@ impl Accounts {
         Ok(())
     }
 
-    /// Descriptors that are kept back for workers that are not there.
+    /// Descriptors that are kept back for workers that are not there; a quarter of them at most.
     fn unused_reserve(&self) -> u64 {
         let there = self.total[Counted::Workers as usize];
-        self.quotas.worker_reserve.saturating_sub(there) * WORKER_DESCRIPTORS
+        let reserve = self.quotas.worker_reserve.saturating_sub(there).saturating_mul(WORKER_DESCRIPTORS);
+        reserve.min(self.quotas.descriptors.pool / 4)
     }
 }
 

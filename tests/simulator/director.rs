@@ -168,6 +168,11 @@ pub fn run(cpu: &Cpu<'_>) {
         epoch,
         waiting_per_route: plan.waiting_per_route,
         share_max: plan.share_max,
+        // While a worker is busy, a director that watches it wakes by itself, and finds what no ring told it of.
+        stall_ns: match plan.mutation {
+            Mutation::DeafDirector => u64::MAX,
+            _ => Settings::default().stall_ns,
+        },
         ..Settings::default()
     };
     let core = DirectorCore::new(settings);
