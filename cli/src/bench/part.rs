@@ -167,9 +167,13 @@ impl Chosen {
             Part::Connect => vec![fewer(self.base(Placement::Unpinned, Wait::Adaptive), 20)],
             Part::Fairness => {
                 let base = self.base(self.placements[0], Wait::Adaptive);
-                let at =
-                    |rate| Setting { load: Load { rate: Some(rate), in_flight: 512, ..base.load }, ..base };
-                vec![at(10_000), at(50_000)]
+                // Up to a second of each: what is rare should have occurred.
+                let at = |rate: u64| {
+                    let calls = rate.min(self.calls);
+                    let load = Load { rate: Some(rate), calls, in_flight: 512, ..base.load };
+                    Setting { load, ..base }
+                };
+                vec![at(5_000), at(20_000)]
             }
             Part::Neighbour => {
                 let base = |placement, waiting, neighbour| Setting {
