@@ -80,7 +80,8 @@ struct SessionDescriptors {
     shape: SessionShape,
     outbox: OwnedFd,
     inbox: OwnedFd,
-    client: OwnedFd,
+    /// The same that the data thread rings.
+    client: Arc<Doorbell>,
 }
 
 struct Peer {
@@ -673,10 +674,9 @@ impl Control {
             .and(Counted::WaitingCalls, u64::from(shape.slots))
             .and(Counted::Descriptors, SESSION_DESCRIPTORS);
         charge_peer(&mut self.accounts, peer, charge, resumed)?;
-        let copy = client.try_clone().map_err(Error::io("duplicating a doorbell"))?;
         let home = domain == Domain::of_uid(self.uid);
         let among = if home { Among::users(&[self.uid, peer.process.identity.uid]) } else { Among::Several };
-        let bell = Doorbell::from_fd(copy, among)?;
+        let client = Arc::new(Doorbell::from_fd(client, among)?);
         let id = if resumed { session } else { self.next_session };
         let identity = peer.process.identity;
         let (outbox_inode, inbox_inode) = (sealed::inode(&outbox)?, sealed::inode(&inbox)?);
@@ -696,10 +696,10 @@ impl Control {
             shape,
             published,
             resumed,
-            pidfd: peer.process.pidfd.try_clone().map_err(Error::io("duplicating a pidfd"))?,
+            pidfd: peer.process.pidfd.clone(),
             outbox: sealed::map_ro(&outbox, out_bytes, out.words)?,
             inbox: sealed::map_rw(&inbox, in_bytes, at.words)?,
-            client: bell,
+            client: client.clone(),
             own: Doorbell::new()?,
         };
         peer.stage = Stage::Session(SessionDescriptors { id, shape, outbox, inbox, client });
@@ -765,7 +765,7 @@ impl Control {
             carried,
             work: named.mem().clone(),
             page,
-            pidfd: peer.process.pidfd.try_clone().map_err(Error::io("duplicating a pidfd"))?,
+            pidfd: peer.process.pidfd.clone(),
             worker: Doorbell::from_fd(bell, Among::users(&[self.uid, identity.uid]))?,
             own: Doorbell::new()?,
         };
@@ -877,7 +877,8 @@ impl Control {
         let Some(Peer { stage: Stage::Session(s), process, .. }) = self.peers.get(&session) else { return };
         let Identity { uid, gid, pid } = process.identity;
         let message = FromDirector::MapSession { index, session: s.id, shape: s.shape, uid, gid, pid };
-        let copies = [&s.outbox, &s.inbox, &s.client].map(OwnedFd::try_clone);
+        let copy = |fd: &OwnedFd| fd.try_clone().map_err(Error::io("duplicating a descriptor"));
+        let copies = [copy(&s.outbox), copy(&s.inbox), s.client.try_clone_fd()];
         match copies.into_iter().collect::<Result<Vec<_>, _>>() {
             Ok(descriptors) => self.send(to, message, descriptors),
             Err(_) => {

@@ -46,9 +46,9 @@ mod token {
 /// The doorbells and descriptors of somebody who is attached.
 struct Attached {
     connection: Connection,
-    theirs: Doorbell,
+    theirs: Arc<Doorbell>,
     own: Doorbell,
-    pidfd: Option<OwnedFd>,
+    pidfd: Option<Arc<OwnedFd>>,
 }
 
 /// The shell's side of the core: what it asks for, done or noted.
@@ -411,7 +411,7 @@ impl Data {
             let added = waiter
                 .add_doorbell(&own, token::WORKER_RINGS | key as u64)
                 .and_then(|()| waiter.add_socket(&pidfd, token::WORKER_DIED | key as u64));
-            let attached = Attached { connection: from, theirs: worker, own, pidfd: Some(pidfd) };
+            let attached = Attached { connection: from, theirs: Arc::new(worker), own, pidfd: Some(pidfd) };
             self.shell.workers.insert(key, attached);
             self.shell.peers.insert(from, Peer::Worker(key));
             added.map_err(|_| Status::Busy)?;

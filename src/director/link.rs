@@ -43,11 +43,11 @@ pub struct NewSession {
     pub published: u64,
     /// It was attached to an earlier director.
     pub resumed: bool,
-    pub pidfd: OwnedFd,
+    pub pidfd: Arc<OwnedFd>,
     pub outbox: Ro,
     pub inbox: Rw,
     /// The client's, to ring it.
-    pub client: Doorbell,
+    pub client: Arc<Doorbell>,
     /// The director's, which the client rings.
     pub own: Doorbell,
 }
@@ -65,7 +65,7 @@ pub struct NewWorker {
     pub carried: Option<CarriedOver>,
     pub work: Rw,
     pub page: Ro,
-    pub pidfd: OwnedFd,
+    pub pidfd: Arc<OwnedFd>,
     /// The worker's, to ring it.
     pub worker: Doorbell,
     /// The director's, which the worker rings.

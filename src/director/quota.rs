@@ -349,11 +349,10 @@ pub fn share(left: u64, users: u64) -> u64 {
 
 /// Descriptors of the director's that a connection takes: socket and pidfd.
 pub const CONNECTION_DESCRIPTORS: u64 = 2;
-/// Those that a session takes beside: a second pidfd (each thread has its own), outbox, inbox, the client's doorbell
-/// (twice), and the director's.
-pub const SESSION_DESCRIPTORS: u64 = 6;
-/// Those that a worker takes: a second pidfd, the work segment (and once more while it is sent), both doorbells.
-pub const WORKER_DESCRIPTORS: u64 = 5;
+/// Those that a session takes beside: outbox, inbox, the client's doorbell and the director's.
+pub const SESSION_DESCRIPTORS: u64 = 4;
+/// Those that a worker takes: the work segment (and once more while it is sent), both doorbells.
+pub const WORKER_DESCRIPTORS: u64 = 4;
 /// Those that nobody is charged for: the director's own, and what is on its way.
 pub const OWN_DESCRIPTORS: u64 = 128;
 

@@ -7,6 +7,7 @@
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -24,8 +25,8 @@ pub struct Process {
     pub identity: Identity,
     /// Its other groups.
     pub groups: Vec<u32>,
-    /// Readable when it is dead.
-    pub pidfd: OwnedFd,
+    /// Readable when it is dead. One descriptor for all who watch it.
+    pub pidfd: Arc<OwnedFd>,
     /// Which process it is, in this boot.
     pub pidfd_inode: u64,
 }
@@ -45,7 +46,7 @@ impl Process {
         let identity = Identity { uid: peer.uid(), gid: peer.gid(), pid };
         let groups = peer_groups(socket).map_err(failed())?;
         let pidfd_inode = inode(&pidfd)?;
-        Ok(Process { identity, groups, pidfd, pidfd_inode })
+        Ok(Process { identity, groups, pidfd: Arc::new(pidfd), pidfd_inode })
     }
 
     /// When it started, in clock ticks since boot; 0 where that can't be told. Reads a file of the kernel's, which takes
