@@ -597,6 +597,7 @@ impl<M: Memory> ClientCore<M> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::group::Looked;
     use crate::memory::Mapped;
     use crate::memory::sealed::{self, Kind};
 
@@ -618,8 +619,12 @@ mod tests {
     }
 
     fn answer(core: &ClientCore<Mapped>, ticket: u64, status: Status) {
+        answer_with(core, ticket, status, 0);
+    }
+
+    fn answer_with(core: &ClientCore<Mapped>, ticket: u64, status: Status, code: u32) {
         let mut record = [0; LINE];
-        ReplyHead { status: status as u16, ..ReplyHead::default() }.write(&mut record);
+        ReplyHead { status: status as u16, code, ..ReplyHead::default() }.write(&mut record);
         core.replies.publish(&core.inbox, ticket, &record, HEAD);
     }
 
@@ -681,6 +686,67 @@ mod tests {
         answer(&core, name + 2, Status::NoWorker);
         let outcome = core.look(name, 1, &mut NoBell).expect("it has ended");
         assert_eq!((outcome.status, outcome.may_have_run), (Status::WorkerDied, true));
+    }
+
+    fn scatter(core: &mut ClientCore<Mapped>, deadline_ns: u64) -> (u64, [u64; 2]) {
+        let slots = [core.reserve().expect("a slot"), core.reserve().expect("a slot")];
+        let keys = [5, 6].map(crate::resource::Key::number);
+        let request = Request { deadline_ns, ..Request::default() };
+        let name = core.submit_group(&slots, request, &[0; LINE], &keys, |_, _| {}, &mut NoBell);
+        (name, slots.map(|slot| core.slots[slot as usize].ticket))
+    }
+
+    fn part(core: &mut ClientCore<Mapped>, name: u64, now_ns: u64) -> Option<(Status, u64)> {
+        match core.look_group(name, now_ns, &mut NoBell) {
+            Looked::Part(end) => {
+                core.release(end.slot);
+                Some((end.outcome.status, end.mask))
+            }
+            Looked::Open | Looked::Done => None,
+        }
+    }
+
+    #[test]
+    fn what_is_no_part_is_in_another_and_its_slot_is_free() {
+        let mut core = core();
+        let (name, [one, two]) = scatter(&mut core, 0);
+        assert_eq!((part(&mut core, name, 1), core.group_len(name)), (None, None));
+        answer(&core, two, Status::NoPart);
+        assert_eq!((part(&mut core, name, 1), core.group_len(name)), (None, None));
+        answer(&core, one, Status::Ok);
+        assert_eq!(part(&mut core, name, 1), Some((Status::Ok, 0b11)));
+        assert_eq!(core.look_group(name, 1, &mut NoBell), Looked::Done);
+        assert!(core.is_unused());
+    }
+
+    #[test]
+    fn a_scatter_without_a_part_and_a_no_part_that_comes_late_are_faults() {
+        let mut core = core();
+        let (name, [one, two]) = scatter(&mut core, 0);
+        answer_with(&core, one, Status::NoPart, 1);
+        answer(&core, two, Status::NoPart);
+        assert_eq!(part(&mut core, name, 1), Some((Status::Fault, 0b11)));
+        let (name, [one, two]) = scatter(&mut core, 0);
+        answer(&core, one, Status::Ok);
+        assert_eq!((part(&mut core, name, 1), core.group_len(name)), (Some((Status::Ok, 0b01)), Some(2)));
+        answer(&core, two, Status::NoPart);
+        assert_eq!(part(&mut core, name, 1), Some((Status::Fault, 0b10)));
+    }
+
+    #[test]
+    fn a_deadline_ends_what_is_open_and_an_answer_that_came_all_the_same_counts() {
+        let mut core = core();
+        let (name, _) = scatter(&mut core, 5);
+        assert_eq!(part(&mut core, name, 5), Some((Status::DeadlineExceeded, 0b11)));
+        assert_eq!((core.look_group(name, 5, &mut NoBell), core.quarantined()), (Looked::Done, 2));
+        let mut core = self::core();
+        let (name, [one, two]) = scatter(&mut core, 5);
+        core.reclaim(5, &mut NoBell);
+        answer_with(&core, one, Status::NoPart, 1);
+        answer(&core, two, Status::Cancelled);
+        let Looked::Part(end) = core.look_group(name, 6, &mut NoBell) else { panic!("it has ended") };
+        assert_eq!((end.outcome.status, end.outcome.may_have_run), (Status::DeadlineExceeded, false));
+        assert_eq!((end.mask, core.group_len(name)), (0b11, Some(1)));
     }
 
     #[test]

@@ -221,8 +221,13 @@ impl<M: Memory> ClientCore<M> {
             let slot = self.slot_of(group.names[i]);
             self.settle(slot, now_ns, fx);
             self.read_late(slot);
-            let s = &self.slots[slot as usize];
+            // Every NO_PART is in before the first part's answer, and one ticket at least is a part.
+            let can_be_none = group.parts.is_none() && group.open().nth(1).is_some();
+            let s = &mut self.slots[slot as usize];
             match s.state {
+                State::Ended(Returned::Yes) if s.outcome.status == Status::NoPart && !can_be_none => {
+                    (s.outcome.status, s.outcome.may_have_run, counts) = (Status::Fault, true, true);
+                }
                 State::Ended(Returned::Yes) if s.outcome.status == Status::NoPart => {
                     let of = ReplyHead::of(&s.outcome.record).code;
                     group.fates[i] = Fate::In((of as usize).min(group.names.len() - 1) as u16);

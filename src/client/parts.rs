@@ -239,6 +239,24 @@ fn send(inner: &mut Inner, request: Request, record: &Record, keys: &[Key], take
 
 /// A scatter that is under way. Its parts come as they end; it is an iterator that waits for each. Dropping it gives up
 /// those that have not ended.
+///
+/// ```no_run
+/// # let client = trine::Bus::named("default")?.client(trine::ClientOptions::default())?;
+/// use trine::{Key, Until};
+///
+/// let sum = client.route("ledger", "sum")?;
+/// let accounts: Vec<Key> = (1..=40).map(Key::number).collect();
+/// let parts = client.request(sum).scatter(&accounts, b"EUR", Until::Forever)?;
+/// let (total, missing) = parts.gather((0, Vec::new()), |(total, mut missing), part| match part.result() {
+///     Ok(reply) => (total + reply.bytes().get::<i64>().unwrap_or(0), missing),
+///     Err(_) => {
+///         missing.extend_from_slice(part.keys());
+///         (total, missing)
+///     }
+/// });
+/// println!("{total}; not counted: {missing:?}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "dropping it cancels the parts"]
 pub struct Parts<'c> {
     client: &'c Client,
