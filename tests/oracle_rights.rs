@@ -331,13 +331,15 @@ impl World {
 
     fn take(&mut self, w: usize) {
         let worker = &mut self.workers[w];
-        if worker.begun.len() == 3 || worker.core.rights_before_next().is_none_or(|said| said > worker.heard)
-        {
+        if worker.begun.len() == 3 {
             return;
         }
+        worker.core.hear(worker.heard);
         let position = worker.core.taken();
-        let Ok(Taken::Begun(begun)) = worker.core.take(1, &mut &self.shell) else {
-            panic!("a record was there")
+        let begun = match worker.core.take(1, &mut &self.shell) {
+            Ok(Taken::Begun(begun)) => begun,
+            Ok(Taken::Unheard | Taken::Nothing) => return,
+            other => panic!("{other:?}"),
         };
         let (client, number) = (begun.record[6], begun.record[7]);
         let keys: Vec<(u64, u64)> = if begun.is_part() {

@@ -254,7 +254,7 @@ impl Both {
             }
             97.. => {
                 self.table.remove_worker(worker);
-                self.table.rights.remove_worker(worker);
+                self.table.end_tenancy(worker);
                 self.naive.die(worker);
                 self.recalls.retain(|&(w, _)| w != worker);
             }
@@ -323,7 +323,7 @@ fn the_table_is_lists_searched_from_end_to_end() {
     // With everybody gone and swept out, nothing is left.
     for worker in 0..=WORKERS {
         both.table.remove_worker(worker);
-        both.table.rights.remove_worker(worker);
+        both.table.end_tenancy(worker);
     }
     while !both.table.rights.is_swept() {
         both.table.rights.sweep(7).into_iter().for_each(|service| both.table.forget_if_unused(service));

@@ -14,6 +14,8 @@ mod simulator {
     pub mod client;
     pub mod coverage;
     pub mod director;
+    pub mod holder;
+    pub mod holdings;
     pub mod memory;
     pub mod plan;
     pub mod referee;
@@ -42,8 +44,9 @@ fn every_call_ends_exactly_once_and_truly() {
         println!("{}", runner.coverage);
         return assert_eq!(result, Ok(()));
     }
-    let schedules = number("TRINE_SCHEDULES").unwrap_or(SCHEDULES);
-    for seed in 0..schedules {
+    let (first, schedules) =
+        (number("TRINE_FIRST").unwrap_or(0), number("TRINE_SCHEDULES").unwrap_or(SCHEDULES));
+    for seed in first..first + schedules {
         if let Err(why) = runner.run(seed, Mutation::None, false) {
             panic!(
                 "schedule {seed}: {why}\nreplay it with \
@@ -227,4 +230,24 @@ fn a_ledger_entered_after_the_push_lets_a_call_run_twice() {
 #[test]
 fn a_director_that_waits_for_nobody_cannot_tell_what_has_run() {
     is_caught(Mutation::NoWindow, "though");
+}
+
+#[test]
+fn a_record_taken_before_its_grant_was_read_runs_without_the_right() {
+    is_caught(Mutation::RightsUnread, "which it does not hold");
+}
+
+#[test]
+fn a_right_given_up_before_the_ring_is_served_runs_what_it_has_lost() {
+    is_caught(Mutation::YieldsAtOnce, "which it does not hold");
+}
+
+#[test]
+fn a_right_given_up_while_a_call_on_it_runs_has_two_holders() {
+    is_caught(Mutation::YieldsWhatRuns, "still runs call");
+}
+
+#[test]
+fn a_worker_that_has_told_all_before_it_has_told_what_it_holds_is_robbed() {
+    is_caught(Mutation::HoldsUnsaid, "holds it");
 }

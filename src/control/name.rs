@@ -12,10 +12,13 @@ const SHOWN: usize = 32;
 /// white space, no control characters, and none of the invisible ones that join, reorder or only mark text. Case and
 /// composition count: names are compared byte by byte. A clone costs no allocation.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Name(Arc<str>);
+pub struct Name(Arc<str>);
 
 impl Name {
-    /// A name, or the rule that it breaks; `what` says what it was to name.
+    /// A name; `what` says what it is to name.
+    ///
+    /// # Errors
+    /// [`Error::Name`], with the rule that it breaks.
     pub fn new(what: &'static str, name: &str) -> Result<Name, Error> {
         check(name).map_err(|why| bad(what, name, why))?;
         Ok(Name(name.into()))

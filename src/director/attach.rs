@@ -139,6 +139,7 @@ impl<M: Memory> DirectorCore<M> {
             self.forget_hot(key);
             let session = self.sessions.remove(key);
             self.session_ids.remove(&session.id);
+            self.held.forget_session(key);
             fx.forget(Peer::Session(key));
         }
     }
@@ -182,6 +183,7 @@ impl<M: Memory> DirectorCore<M> {
             return Status::PermissionDenied;
         }
         self.held.wake_all();
+        let was_exclusive = self.table.is_exclusive(service);
         match self.table.provide_with(worker, service, first, operations, options) {
             Ok(()) => {
                 self.table.set_domain(service, self.workers[worker].domain);
@@ -189,6 +191,9 @@ impl<M: Memory> DirectorCore<M> {
                 self.workers[worker].set_stall(service, Some(stall_ns));
                 self.withhold_new_service(service);
                 self.news = true;
+                if !was_exclusive && self.table.is_exclusive(service) {
+                    self.parted.extend(self.table.service_of(service));
+                }
                 Status::Ok
             }
             Err(status) => status,
@@ -233,12 +238,12 @@ impl<M: Memory> DirectorCore<M> {
         self.forget_session_if_unmapped(key, fx);
     }
 
-    /// A worker's socket is closed, and whether it is dead the kernel has not said: it gets no new work.
+    /// A worker's socket is closed, and whether it is dead the kernel has not said: it gets no new work. What it had
+    /// not told of what it held, it may hold still.
     pub fn worker_gone(&mut self, key: usize) {
         if let Some(worker) = self.workers.get_mut(key) {
             worker.standing = Standing::Gone;
             self.table.remove_worker(key);
-            self.provided_again(key);
             self.held.wake_all();
         }
     }
@@ -274,9 +279,7 @@ impl<M: Memory> DirectorCore<M> {
             self.end_dead(flight.session, flight.ticket, (status, flags), fx);
         }
         // Its calls have ended: only now may another hold what it held.
-        for service in self.table.rights.remove_worker(key) {
-            self.table.forget_if_unused(service);
-        }
+        self.table.end_tenancy(key);
         self.tell(fx);
         self.held.wake_all();
         let id = self.workers.remove(key).id;

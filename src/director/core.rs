@@ -183,6 +183,8 @@ pub struct DirectorCore<M: Memory> {
     pub(super) guard: Guard,
     /// Why somebody was last refused something.
     pub(super) refusal: String,
+    /// Services whose resources have become exclusive while calls may wait there.
+    pub(super) parted: Vec<usize>,
     touched: Vec<usize>,
     /// No waiting call expires before.
     next_expiry_ns: u64,
@@ -218,6 +220,7 @@ impl<M: Memory> DirectorCore<M> {
             scatters: Scatters::default(),
             guard: Guard::default(),
             refusal: String::new(),
+            parted: Vec::new(),
             touched: Vec::new(),
             next_expiry_ns: u64::MAX,
             parked: false,
@@ -236,14 +239,12 @@ impl<M: Memory> DirectorCore<M> {
     pub fn turn(&mut self, now_ns: u64, fx: &mut impl Effects) -> Turn<()> {
         self.watch(now_ns, fx);
         let (mut found, mut took_all) = (std::mem::take(&mut self.news), false);
-        if self.is_recovering() {
-            self.recover(now_ns, fx);
-        }
         if self.guard.is_rechecking() {
             // Before anything is taken: who has heard that the rules are others now is served by those.
             self.recheck(fx);
             found = true;
         }
+        self.put_in_order(now_ns, fx);
         let mut i = 0;
         while let Some(&key) = self.hot.get(i) {
             let took = self.poll_session(key, now_ns, fx);
@@ -264,6 +265,7 @@ impl<M: Memory> DirectorCore<M> {
             found = true;
         }
         self.ring_workers(fx);
+        found |= std::mem::take(&mut self.news);
         match (found, took_all) {
             (true, _) => Turn::Busy,
             (false, true) => Turn::Settled,
@@ -280,6 +282,16 @@ impl<M: Memory> DirectorCore<M> {
     /// Whether it has been told to stop.
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping
+    }
+
+    /// What came earlier and had to wait for something to become known goes before what comes now.
+    pub(super) fn put_in_order(&mut self, now_ns: u64, fx: &mut impl Effects) {
+        if self.is_recovering() {
+            self.recover(now_ns, fx);
+        }
+        if !self.parted.is_empty() {
+            self.part_by_key(now_ns, fx);
+        }
     }
 
     /// One more turn of the same, for what is cold: a peer's word about whether it rang is never the last one.
@@ -574,12 +586,6 @@ impl<M: Memory> DirectorCore<M> {
         }
         let found = self.table.operation(operation);
         let resource = if found.by_key { request.resource() } else { None };
-        if let (Some(resource), Some(_)) = (resource, found.unheld) {
-            // It waited already when the service's first worker came, and said that resources are exclusive.
-            session.remove_waiting(slot);
-            self.route_held(key, record, request, resource, now_ns, fx);
-            return Some(true);
-        }
         match self.choose(operation, key, resource, now_ns, fx) {
             Choice::Wait => return Some(false),
             Choice::Give(to, index) => {

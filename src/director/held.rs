@@ -43,7 +43,8 @@ pub(super) struct Call {
 
 #[derive(Default)]
 struct Queue {
-    calls: VecDeque<Call>,
+    /// Each with its place among its session's calls.
+    calls: VecDeque<(Call, u64)>,
     has_turn: bool,
     /// When the holder was first found to be handing over; 0 = it isn't.
     leaving_ns: u64,
@@ -55,6 +56,8 @@ pub(super) struct Parked {
     queues: HashMap<Span, Queue>,
     /// Queues that may have become servable.
     ready: VecDeque<Span>,
+    /// By session: the newest of its calls that ever waited here.
+    newest: HashMap<usize, u64>,
     /// When to look at all of them again, for holders that are silent.
     look_ns: u64,
 }
@@ -66,14 +69,29 @@ impl Parked {
         self.queues.is_empty()
     }
 
+    /// A session's key is about to be free.
+    pub fn forget_session(&mut self, session: usize) {
+        self.newest.remove(&session);
+    }
+
     /// When it wants to be looked at.
     pub fn wake_at_ns(&self) -> u64 {
         if self.look_ns == 0 { u64::MAX } else { self.look_ns }
     }
 
-    fn push(&mut self, span: Span, call: Call, turn: bool) {
+    /// `position` says where it stood among its session's calls.
+    fn push(&mut self, span: Span, call: Call, position: u64, turn: bool) {
         let queue = self.queues.entry(span).or_default();
-        queue.calls.push_back(call);
+        let newest = self.newest.entry(call.session).or_default();
+        if position >= *newest {
+            *newest = position;
+            queue.calls.push_back((call, position));
+        } else {
+            // It was published again, and had to wait until it was known what has become of it.
+            let overtook = |(c, p): &(Call, u64)| c.session == call.session && *p > position;
+            let at = queue.calls.iter().position(overtook).unwrap_or(queue.calls.len());
+            queue.calls.insert(at, (call, position));
+        }
         if turn {
             self.wake(&span);
         }
@@ -82,7 +100,7 @@ impl Parked {
     /// A call waits no more. Whoever is served is the first, so only one that ends early is searched for.
     fn forget(&mut self, span: &Span, call: Call) {
         let Some(queue) = self.queues.get_mut(span) else { return };
-        let at = queue.calls.iter().position(|&c| c == call);
+        let at = queue.calls.iter().position(|&(c, _)| c == call);
         if let Some(at) = at {
             queue.calls.remove(at);
         }
@@ -96,7 +114,9 @@ impl Parked {
 
     /// Whether a call is the first of all that wait on a key.
     fn is_first(&self, span: &Span, call: Call) -> bool {
-        self.queues.get(span).is_some_and(|queue| queue.calls.front() == Some(&call))
+        self.queues
+            .get(span)
+            .is_some_and(|queue| queue.calls.front().is_some_and(|(first, _)| *first == call))
     }
 
     /// Looks at these keys' queues in the next turn.
@@ -174,7 +194,29 @@ impl<M: Memory> DirectorCore<M> {
         }
         self.expire_by(request.deadline_ns);
         let slot = self.sessions[key].park(&request, &record);
-        self.held.push(span, Call { session: key, slot }, turn);
+        let position = self.sessions[key].position(slot);
+        self.held.push(span, Call { session: key, slot }, position, turn);
+    }
+
+    /// A service's resources have become exclusive: calls that waited for any of its workers wait for their key's
+    /// holder now, before any that was sent later is looked at.
+    pub(super) fn part_by_key(&mut self, now_ns: u64, fx: &mut impl Effects) {
+        for service in std::mem::take(&mut self.parted) {
+            let keys: Vec<usize> =
+                self.sessions.iter().filter(|(_, s)| s.waiting > 0).map(|(key, _)| key).collect();
+            for key in keys {
+                for slot in self.sessions[key].waiting_in_order() {
+                    let Some(&record) = self.sessions[key].waiting_record(slot) else { continue };
+                    let request = Request::of_client(&record);
+                    let operation = self.sessions[key].route(request.operation).map(|route| route.operation);
+                    let concerns = operation.is_some_and(|o| self.table.operation(o).service == service);
+                    if let (true, Some(resource)) = (concerns, request.resource()) {
+                        self.sessions[key].remove_waiting(slot);
+                        self.route_held(key, record, request, resource, now_ns, fx);
+                    }
+                }
+            }
+        }
     }
 
     /// A part of a scatter, on keys that one worker holds: behind all that wait on any of them.
@@ -204,8 +246,8 @@ impl<M: Memory> DirectorCore<M> {
         }
         self.expire_by(request.deadline_ns);
         let slot = self.sessions[key].park(&request, &record);
-        let call = Call { session: key, slot };
-        spans.into_iter().for_each(|span| self.held.push(span, call, turn));
+        let (call, position) = (Call { session: key, slot }, self.sessions[key].position(slot));
+        spans.into_iter().for_each(|span| self.held.push(span, call, position, turn));
         self.note_held_part(call, keys);
     }
 
@@ -442,7 +484,7 @@ impl<M: Memory> DirectorCore<M> {
 
     /// The first call that waits on a key, its operation and its record.
     fn first_parked(&mut self, span: &Span) -> Option<(Call, usize, Record)> {
-        let &call = self.held.queues.get(span)?.calls.front()?;
+        let &(call, _) = self.held.queues.get(span)?.calls.front()?;
         let session = self.sessions.get_mut(call.session)?;
         let record = *session.parked_record(call.slot)?;
         let operation = session.route(Request::of_client(&record).operation)?.operation;

@@ -26,6 +26,9 @@ use crate::identity::Identity;
 use crate::layout::{POSITION_END, Progress, Record, Request, SessionShape, WorkShape, flag, reply_flag};
 use crate::limits;
 
+/// How long the window's end waits for a worker that came back within it and is still telling what it holds.
+const TELLING_NS: u64 = 5_000_000_000;
+
 /// What is known of a worker whose ledger was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Presence {
@@ -60,6 +63,8 @@ pub struct Recovery {
     /// Until then workers and sessions may come back.
     until_ns: u64,
     open: bool,
+    /// The window has ended, and somebody who came back within it is still telling what it holds: it has until then.
+    telling_until_ns: Option<u64>,
     /// Ledgers may still be asked for, or wait to be forgotten.
     unsettled: bool,
     pub(super) workers: Vec<Inherited>,
@@ -121,17 +126,22 @@ impl Settlements {
 impl Recovery {
     /// Whether workers that were here before may still come, or tell what they provide.
     pub fn awaits_workers(&self) -> bool {
-        self.open && self.workers.iter().any(|w| w.presence == Presence::Awaited || w.is_telling)
+        (self.open && self.workers.iter().any(|w| w.presence == Presence::Awaited)) || self.hears_more()
     }
 
     /// Whether somebody may hold an exclusive right of whom nothing is known yet.
     fn awaits_holders(&self) -> bool {
-        self.open && (self.incomplete || self.awaits_workers())
+        (self.open && self.incomplete) || self.awaits_workers()
+    }
+
+    /// Whether somebody who came back in time has not told all, and may.
+    fn hears_more(&self) -> bool {
+        (self.open || self.telling_until_ns.is_some()) && self.workers.iter().any(|w| w.is_telling)
     }
 
     /// Whether a worker has come back and has not told all that it provides and holds.
     pub(super) fn is_telling(&self, worker: u64) -> bool {
-        self.open && self.workers.iter().any(|w| w.worker == worker && w.is_telling)
+        self.hears_more() && self.workers.iter().any(|w| w.worker == worker && w.is_telling)
     }
 
     /// There is a ledger more that can be forgotten.
@@ -149,9 +159,9 @@ impl Recovery {
         self.open
     }
 
-    /// When the window ends, if it is open.
+    /// When the window ends, if it is open; or the time in which all is to be told.
     pub fn ends_ns(&self) -> u64 {
-        if self.open { self.until_ns } else { u64::MAX }
+        if self.open { self.until_ns } else { self.telling_until_ns.unwrap_or(u64::MAX) }
     }
 
     /// A session is gone.
@@ -274,6 +284,7 @@ impl<M: Memory> DirectorCore<M> {
         let Some(session) = self.sessions.get(key).filter(|s| s.republishing) else { return };
         let end = session.ring.next() + session.shape.ring_slots();
         self.heat(key);
+        self.put_in_order(now_ns, fx);
         while self.sessions.get(key).is_some_and(|s| s.ring.next() < end)
             && self.poll_session(key, now_ns, fx) != Took::Nothing
         {}
@@ -310,7 +321,7 @@ impl<M: Memory> DirectorCore<M> {
         Ok(key)
     }
 
-    /// A worker that came back has told all that it provides; or it is gone, and won't.
+    /// A worker that came back has told all that it provides; or it is dead, and holds nothing.
     pub fn provided_again(&mut self, key: usize) {
         let Some(id) = self.workers.get(key).map(|w| w.id) else { return };
         if let Some(inherited) = self.recovery.workers.iter_mut().find(|w| w.worker == id) {
@@ -361,7 +372,10 @@ impl<M: Memory> DirectorCore<M> {
             }
             self.withhold_services(fx);
             self.resettle = true;
+            self.recovery.telling_until_ns = Some(now_ns + TELLING_NS);
         }
+        let is_told = !self.recovery.hears_more();
+        self.recovery.telling_until_ns.take_if(|until_ns| is_told || now_ns >= *until_ns);
         if self.table.rights.is_withheld() && !self.recovery.awaits_holders() {
             self.table.rights.withhold(false);
             self.tell(fx);
@@ -387,7 +401,7 @@ impl<M: Memory> DirectorCore<M> {
         recovery.tickets.clear();
         (recovery.incomplete, recovery.unsettled) = (false, false);
         recovery.workers.retain(|w| {
-            let keep = w.presence == Presence::Missed;
+            let keep = w.presence == Presence::Missed || w.is_telling;
             if matches!(w.presence, Presence::Dead | Presence::Buried(_)) {
                 fx.forget_ledger(w.worker);
             }
@@ -402,7 +416,7 @@ impl<M: Memory> DirectorCore<M> {
 
     /// Whether anything is left to look after.
     pub(super) fn is_recovering(&self) -> bool {
-        self.recovery.open || self.resettle || self.recovery.unsettled
+        self.recovery.open || self.resettle || self.recovery.unsettled || self.table.rights.is_withheld()
     }
 
     /// Settles a record that was published again. Returns it if it is to be dispatched like a new one.

@@ -454,9 +454,7 @@ impl<M: Memory> DirectorCore<M> {
                 }
             }
         }
-        if let Some(worker) = self.workers.get_mut(worker) {
-            worker.owes_part = false;
-        }
+        self.owes_no_part(worker);
         served > 0
     }
 
@@ -527,12 +525,18 @@ impl<M: Memory> DirectorCore<M> {
             }
             if queue.is_empty() {
                 self.scatters.queues.remove(&worker);
-                if let Some(worker) = self.workers.get_mut(worker) {
-                    worker.owes_part = false;
-                }
+                self.owes_no_part(worker);
             }
         }
         Some(PartKeys { keys, in_their_queues: queued == Queued::Keys })
+    }
+
+    /// A worker's next room is anybody's. Calls for which it had none, because it owed it to a part, are looked at once
+    /// more before anybody sleeps.
+    fn owes_no_part(&mut self, worker: usize) {
+        if let Some(worker) = self.workers.get_mut(worker) {
+            self.news |= std::mem::take(&mut worker.owes_part);
+        }
     }
 
     /// Who holds these keys.

@@ -29,6 +29,8 @@ pub const NONE: u32 = u32::MAX;
 struct WaitingCall {
     /// The last ticket that was taken for this slot: the next one is larger.
     last: u64,
+    /// Where that stood in the request ring: the order of the session's calls.
+    position: u64,
     /// Whether its call waits here.
     occupied: bool,
     /// It waits for its worker, in no route's list.
@@ -164,6 +166,7 @@ impl<M: Memory> Session<M> {
         let (out, at, n) = (shape.outbox(), shape.inbox(), u64::from(shape.slots));
         let place = |_| WaitingCall {
             last: 0,
+            position: 0,
             occupied: false,
             held: false,
             gathered: false,
@@ -258,7 +261,7 @@ impl<M: Memory> Session<M> {
         if request.ticket <= slot.last || slot.occupied {
             return Err(Fault::SlotInUse { ticket: request.ticket, open: slot.last });
         }
-        slot.last = request.ticket;
+        (slot.last, slot.position) = (request.ticket, self.ring.next() - 1);
         if request.flags & flag::SCATTER != 0 {
             return self.gather(record, request);
         }
@@ -455,6 +458,19 @@ impl<M: Memory> Session<M> {
         }
         self.waiting += 1;
         slot
+    }
+
+    /// Where the call in a slot stood in the request ring: the order in which the client sent them.
+    pub fn position(&self, slot: u32) -> u64 {
+        self.places[slot as usize].position
+    }
+
+    /// The slots of calls that wait for room at any worker, in the order in which the client sent them.
+    pub fn waiting_in_order(&self) -> Vec<u32> {
+        let mut slots = self.waiting_slots();
+        slots.retain(|&slot| self.parked_record(slot).is_none());
+        slots.sort_unstable_by_key(|&slot| self.position(slot));
+        slots
     }
 
     /// The call that waits in a slot for one certain worker, or for a resource's holder.

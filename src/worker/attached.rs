@@ -198,18 +198,18 @@ impl Attached {
     /// Takes the next request. A ring that can't be is the director's fault: it is left.
     #[inline]
     pub fn take(&mut self, now_ns: u64) -> Taken {
-        // No record is begun before all has been read that the director said about rights before it pushed it; and
-        // the program has heard of it.
-        if self.core.rights_before_next().is_some_and(|said| said > self.rights.heard) {
-            self.read_control();
-            // Of a director that died before it had said all, what stands behind that never begins.
-            let behind = self.core.rights_before_next().is_some_and(|said| said > self.rights.heard);
-            if behind || self.rights.has_told() {
-                return Taken::Nothing;
-            }
+        if self.rights.has_told() {
+            return Taken::Nothing; // the program hears of it first
         }
+        self.core.hear(self.rights.heard);
         match self.core.take(now_ns, &mut self.bells) {
             Ok(Taken::Begun(begun)) if begun.lacks_keys() => self.take_part(begun),
+            Ok(Taken::Unheard) => {
+                self.read_control();
+                // Of a director that died before it had said all, what stands behind that never begins.
+                let heard = self.rights.heard;
+                if heard > self.core.heard() { Taken::Skipped } else { Taken::Unheard }
+            }
             Ok(taken) => taken,
             Err(fault) => {
                 tracing::error!(%fault, "the director's work ring is broken: leaving it");

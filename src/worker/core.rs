@@ -112,6 +112,9 @@ pub enum Taken {
     Begun(Begun),
     /// A record that needs no run: it was cancelled, has expired, or its session is gone.
     Skipped,
+    /// A record stands there, before which something was said about rights that has not been
+    /// [heard](WorkerCore::hear).
+    Unheard,
     /// The ring is empty.
     Nothing,
 }
@@ -125,6 +128,8 @@ pub struct WorkerCore<M: Memory> {
     progress: Progress,
     ring: Taker<LINE>,
     completed: u64,
+    /// Messages about rights of this director that were heard.
+    heard: u64,
     parking: Parking,
     /// When it last showed that it lives, though it had nothing to do.
     beat_ns: u64,
@@ -151,6 +156,7 @@ impl<M: Memory> WorkerCore<M> {
             page,
             ring: Taker::new(at.ring, u64::from(shape.slots), start),
             completed: 0,
+            heard: 0,
             parking: Parking::new(progress.waiting, 0),
             beat_ns: 0,
             director: Bell::new(at.wanted),
@@ -179,6 +185,7 @@ impl<M: Memory> WorkerCore<M> {
             }
         }
         self.life += 1;
+        self.heard = 0;
         self.stopped = false;
     }
 
@@ -205,12 +212,25 @@ impl<M: Memory> WorkerCore<M> {
         self.work.load(self.at.control)
     }
 
-    /// How many messages about rights the director had sent before it pushed the next record; `None`: there is none.
+    /// So many messages about rights have been read, and the program has heard of them: what was pushed after no more
+    /// than these may be taken.
     #[inline]
-    pub fn rights_before_next(&self) -> Option<u64> {
+    pub fn hear(&mut self, messages: u64) {
+        self.heard = messages;
+    }
+
+    /// How many have been.
+    pub fn heard(&self) -> u64 {
+        self.heard
+    }
+
+    /// Whether a record stands in the ring, and whether all was heard that was said about rights before it was pushed.
+    /// A record that comes after this look is not there for whoever acts on it.
+    #[inline]
+    fn next_is_heard(&self) -> Option<bool> {
         self.is_ready().then(|| {
             self.work.acquire(); // pairs with the release in Publisher::publish: the count was stored before
-            self.work.load(self.at.rights)
+            self.work.load(self.at.rights) <= self.heard
         })
     }
 
@@ -332,7 +352,11 @@ impl<M: Memory> WorkerCore<M> {
             return Ok(Taken::Nothing);
         }
         let position = self.ring.next();
-        let taken = self.ring.take(&self.work, Request::needs_tail);
+        let taken = match self.next_is_heard() {
+            Some(true) => self.ring.take(&self.work, Request::needs_tail),
+            Some(false) => return Ok(Taken::Unheard),
+            None => Ok(None),
+        };
         let taken = taken.map_err(|e| Fault::Stamp { position: e.position, stamp: e.stamp })?;
         let Some(record) = taken else {
             if now_ns.saturating_sub(self.beat_ns) >= BEAT_NS {

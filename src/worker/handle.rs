@@ -773,7 +773,7 @@ impl Party for Look<'_> {
         match self.attached.take(now_ns) {
             Taken::Begun(begun) => return Turn::Done(Found::Begun(self.enter(begun))),
             Taken::Skipped => return Turn::Busy,
-            Taken::Nothing => {}
+            Taken::Nothing | Taken::Unheard => {}
         }
         if self.attached.rights.is_due(self.attached.taken()) {
             return Turn::Done(Found::Due);

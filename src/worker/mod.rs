@@ -11,4 +11,4 @@ mod attached;
 pub mod core;
 pub(crate) mod handle;
 pub(crate) mod request;
-pub(crate) mod rights;
+pub mod rights;

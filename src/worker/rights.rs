@@ -11,7 +11,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::control::name::Name;
+pub use crate::control::name::Name;
 use crate::intervals::Intervals;
 use crate::resource::Resource;
 
@@ -51,14 +51,17 @@ struct Recall {
 }
 
 /// An event, and what is to be given up when it has been handled.
-pub(super) struct Told {
+#[derive(Debug)]
+pub struct Told {
+    /// What the program hears.
     pub event: Event,
+    /// What the director hears after that.
     pub yields: Option<(Name, Resource)>,
 }
 
 /// A worker's rights.
 #[derive(Default)]
-pub(super) struct Rights {
+pub struct Rights {
     /// Messages about rights that were read.
     pub heard: u64,
     held: HashMap<(Name, bool), Intervals<()>>,

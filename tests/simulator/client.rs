@@ -2,17 +2,19 @@
 
 use std::rc::Rc;
 
-use trine::Status;
 use trine::client::core::{ClientCore, Effects, Outcome};
 use trine::client::group::{Looked, PartEnd};
 use trine::core::{Party, Turn, block_on};
 use trine::layout::{Place, Request, flag, place};
+use trine::{Status, Unheld};
 
 use crate::simulator::coverage::Seen;
+use crate::simulator::holdings::{KEYS, words};
 use crate::simulator::memory::{Cpu, Role, Segment, Sim};
 use crate::simulator::plan::DIRECTOR;
+use crate::simulator::referee::Call;
 use crate::simulator::scatter::Scatter;
-use crate::simulator::worker::OPERATIONS;
+use crate::simulator::worker::{OPERATIONS, PLAIN};
 use crate::simulator::world::{SimOs, ToDirector, ToPeer};
 
 /// The bell.
@@ -219,12 +221,17 @@ fn run_session(cpu: &Cpu<'_>) -> Option<()> {
 }
 
 impl<'c> Client<'c> {
+    /// How many operations there are.
+    fn operations(&self) -> usize {
+        if self.cpu.world.plan.exclusive.is_some() { OPERATIONS.len() } else { PLAIN }
+    }
+
     /// Opens a route to each operation; where none provides it yet, a few times. Whether the director lives is seen
     /// when something is waited for.
     fn open_routes(&mut self) {
         let (cpu, world) = (self.cpu, &self.cpu.world);
         world.places[cpu.party].waits_for.set("its routes");
-        for number in 0..OPERATIONS.len() {
+        for number in 0..self.operations() {
             for _ in 0..4 {
                 match self.ask_route(number) {
                     Some(Status::Ok) => self.routes[number] = true,
@@ -403,7 +410,7 @@ impl<'c> Client<'c> {
         request.operation = match world.below(100) {
             _ if world.plan.one_call => 0,
             0..5 => 9,
-            _ => world.below(OPERATIONS.len() as u64) as u32,
+            _ => world.below(self.operations() as u64) as u32,
         };
         request.len = if world.chance(70) { 16 } else { 40 };
         if !world.plan.one_call && world.chance(15) {
@@ -419,8 +426,26 @@ impl<'c> Client<'c> {
         }
         let one_way = request.flags & flag::ONE_WAY != 0;
         let operation = request.operation as usize;
+        let is_exclusive = (PLAIN..OPERATIONS.len()).contains(&operation);
+        let key = (is_exclusive && world.chance(90)).then(|| world.below(KEYS as u64) as usize);
+        if let Some(key) = key {
+            let (word, flags) = words(key);
+            (request.key, request.flags) = (word, request.flags | flags);
+            // Whoever holds it may never answer, and there may be nobody who wants it.
+            if request.deadline_ns == 0 && !(world.plan.gentle && world.plan.exclusive != Some(Unheld::Wait))
+            {
+                request.deadline_ns = world.now_ns.get() + world.some_ns(3_000);
+            }
+        }
         let has_route = self.routes.get(operation) == Some(&true);
-        let id = world.referee.borrow_mut().submitted(operation, has_route, request.deadline_ns);
+        let id = world.referee.borrow_mut().submitted(Call {
+            operation,
+            has_route,
+            deadline_ns: request.deadline_ns,
+            session: self.session,
+            key,
+            ..Call::default()
+        });
         let mut record = [0; 16];
         let at = if place(request.len as usize, request.flags) == Place::Head { 6 } else { 8 };
         record[at..at + 2].copy_from_slice(&[id, !id]);

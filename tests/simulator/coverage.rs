@@ -67,6 +67,16 @@ pub enum Seen {
     GivenUpOnDirector,
     WorkerEnded,
     LedgerKept,
+    Gained,
+    Lost,
+    HandedOver,
+    NeverLost,
+    RunsExclusively,
+    Overlapped,
+    NotHeld,
+    Drained,
+    RightsAwaited,
+    KilledHolding,
     Scattered,
     NoPart,
     PartNotBegun,
@@ -74,7 +84,7 @@ pub enum Seen {
 }
 
 /// All of them, in order.
-pub const ALL: [Seen; 67] = [
+pub const ALL: [Seen; 77] = [
     Seen::Ok,
     Seen::WorkerError,
     Seen::OneWay,
@@ -138,6 +148,16 @@ pub const ALL: [Seen; 67] = [
     Seen::GivenUpOnDirector,
     Seen::WorkerEnded,
     Seen::LedgerKept,
+    Seen::Gained,
+    Seen::Lost,
+    Seen::HandedOver,
+    Seen::NeverLost,
+    Seen::RunsExclusively,
+    Seen::Overlapped,
+    Seen::NotHeld,
+    Seen::Drained,
+    Seen::RightsAwaited,
+    Seen::KilledHolding,
     Seen::Scattered,
     Seen::NoPart,
     Seen::PartNotBegun,

@@ -4,15 +4,16 @@ use std::rc::Rc;
 
 use trine::core::ledger::{Entry, Ledger};
 use trine::core::{Party, Read, Turn, Write, block_on};
-use trine::director::core::{DirectorCore, Effects, Peer, Settings};
+use trine::director::core::{DirectorCore, Effects, Peer, Settings, Told};
 use trine::director::recovery::{CarriedOver, carry_over};
 use trine::layout::{WorkShape, head};
-use trine::{Fault, Identity, Status};
+use trine::{Fault, Identity, ServiceOptions, Status};
 
 use crate::simulator::coverage::Seen;
+use crate::simulator::holdings::LOCKS;
 use crate::simulator::memory::{Cpu, Role, Segment, Sim};
 use crate::simulator::plan::{CLIENTS, DIRECTOR, Mutation, PARTIES};
-use crate::simulator::world::{Linked, SimOs, State, ToDirector, ToPeer, World};
+use crate::simulator::world::{Linked, SimOs, State, ToDirector, ToPeer, World, name};
 
 /// A session's memory and name.
 struct SessionPeer {
@@ -41,6 +42,8 @@ struct Peers {
     workers: [Option<(usize, u64)>; PARTIES],
     /// Ledgers that nobody has come back for, nor will be asked for in vain.
     estate: Vec<Inherited>,
+    /// Workers that came back and have not told all.
+    telling: Vec<usize>,
     /// Ids of workers that came back and died, whose links stay for a while.
     kept: Vec<u64>,
 }
@@ -146,6 +149,21 @@ impl Effects for Hands<'_> {
     fn clock_ns(&mut self) -> u64 {
         self.world.now_ns.get()
     }
+
+    fn tell(&mut self, worker: usize, told: Told<'_>) {
+        let Some(worker) = self.peers.worker(worker) else {
+            return self.world.fail(|| format!("worker {worker} is to hear {told:?}, but is nobody"));
+        };
+        self.world.note(DIRECTOR, || format!("tells {}: {told:?}", name(worker)));
+        let message = match told {
+            Told::Granted { sequence, resource, .. } => ToPeer::Granted { sequence, resource },
+            Told::Recalled { sequence, resource, before, .. } => {
+                ToPeer::Recalled { sequence, resource, before }
+            }
+            Told::Drain { sequence, before } => ToPeer::Draining { sequence, before },
+        };
+        self.world.send_peer(worker, message);
+    }
 }
 
 struct Director<'c> {
@@ -157,6 +175,8 @@ struct Director<'c> {
     /// Links that a broken director makes some time after it has told their workers.
     late_links: Vec<(u64, Linked)>,
     window_ends_ns: u64,
+    /// When this turn began.
+    turn_ns: u64,
 }
 
 /// Runs a director until its machine is switched off.
@@ -184,6 +204,7 @@ pub fn run(cpu: &Cpu<'_>) {
         turns: 0,
         late_links: Vec::new(),
         window_ends_ns: 0,
+        turn_ns: 0,
     };
     if epoch > 1 {
         world.note(DIRECTOR, || format!("starts as number {epoch}"));
@@ -200,6 +221,10 @@ impl Party for Director<'_> {
 
     fn turn(&mut self, now_ns: u64) -> Turn<()> {
         let world = &self.cpu.world;
+        if self.window_ends_ns <= now_ns {
+            self.look_who_is_missed();
+        }
+        self.turn_ns = now_ns;
         // Now and then a turn without a look at the sockets, as while calls keep coming.
         let mut rung = false;
         if world.chance(80) {
@@ -214,9 +239,6 @@ impl Party for Director<'_> {
                     self.handle(party, message);
                 }
             }
-        }
-        if self.window_ends_ns <= now_ns && !self.peers.estate.is_empty() {
-            self.look_who_is_missed();
         }
         let fx = &mut Hands { world, peers: &mut self.peers, death: false };
         self.turns += 1;
@@ -307,6 +329,7 @@ impl Director<'_> {
                 world.note(DIRECTOR, || format!("can't read the ledger of worker {worker:#x}"));
                 world.saw(Seen::Unreadable);
                 world.lose_slots();
+                world.places[party].excused.set(true);
                 self.core.inherit_unreadable();
                 continue;
             }
@@ -340,8 +363,16 @@ impl Director<'_> {
     /// The window has ended: who lives and has not come back may keep a slot for ever.
     fn look_who_is_missed(&mut self) {
         let world = &self.cpu.world;
+        self.peers.telling.retain(|&party| {
+            let place = &world.places[party];
+            place.excused.set(place.excused.get() || place.evicted.get());
+            !place.evicted.get()
+        });
         let lives =
             |l: &Inherited| !matches!(world.places[l.party].state.get(), State::Killed | State::Ended);
+        for missed in self.peers.estate.iter().filter(|l| lives(l)) {
+            world.places[missed.party].excused.set(true);
+        }
         if !world.missed.get() && self.peers.estate.iter().any(lives) {
             world.saw(Seen::WorkerMissed);
             world.missed.set(true);
@@ -358,6 +389,7 @@ impl Director<'_> {
             let place = self.peers.estate.iter().position(|l| l.worker == id).filter(|_| !is_late);
             let Some(place) = place else {
                 world.saw(Seen::WorkerRefused);
+                world.places[party].excused.set(true);
                 return world.send_peer(party, ToPeer::Refused);
             };
             let old = &self.peers.estate[place];
@@ -395,7 +427,10 @@ impl Director<'_> {
         cpu.system_call();
         let (w, p, identity) = (cpu.map(&work), cpu.map(page), Identity::default());
         let key = match &carried {
-            Some(carried) => self.core.resume_worker(id, identity, shape, carried, w, p),
+            Some(carried) => {
+                self.peers.telling.push(party);
+                self.core.resume_worker(id, identity, shape, carried, w, p)
+            }
             None => self.core.attach_worker(id, identity, shape, start, w, p),
         };
         let Ok(key) = key else { return world.fail(|| "no room for a worker".into()) };
@@ -425,7 +460,7 @@ impl Director<'_> {
                 let status = self.core.open_route(key, number, service, operation, fx);
                 world.send_peer(party, ToPeer::RouteOpened { status });
             }
-            ToDirector::Republished => self.core.republished(key, world.now_ns.get(), fx),
+            ToDirector::Republished => self.core.republished(key, self.turn_ns, fx),
             _ => {
                 world.note(DIRECTOR, || format!("hears that session {key} is gone"));
                 self.core.session_gone(key, fx);
@@ -441,8 +476,10 @@ impl Director<'_> {
         let world = &self.cpu.world;
         let fx = &mut Hands { world, peers: &mut self.peers, death: true };
         match message {
-            ToDirector::Provide { service, first, operations } => {
-                let status = self.core.provide(key, service, first, operations);
+            ToDirector::Provide { service, first, operations, exclusive, resources } => {
+                let options = ServiceOptions::default().resources(resources);
+                let options = exclusive.map_or(options.clone(), |unheld| options.exclusive(unheld));
+                let status = self.core.provide_with(key, service, first, operations, &options);
                 if status != Status::Ok {
                     world.fail(|| format!("providing {service} ended {status}"));
                 }
@@ -451,12 +488,23 @@ impl Director<'_> {
                 world.saw(Seen::Withdrawn);
                 self.core.withdraw(key, service);
             }
+            ToDirector::Change { service, changes, asks } => {
+                let status = self.core.change(key, service, &changes, fx);
+                if asks {
+                    world.send_peer(party, ToPeer::Changed { status });
+                }
+            }
+            ToDirector::Yielded { resource } => self.core.yielded(key, LOCKS, resource, fx),
+            ToDirector::Drain => drop(self.core.drain(key, fx)),
             ToDirector::Mapped { index, accepted } => self.core.session_mapped(key, index, accepted, fx),
             ToDirector::Unmapped { index } => {
                 world.saw(Seen::Unmapped);
                 self.core.session_unmapped(key, index, fx);
             }
-            ToDirector::Republished => self.core.provided_again(key),
+            ToDirector::Republished => {
+                fx.peers.telling.retain(|&p| p != party);
+                self.core.provided_again(key);
+            }
             ToDirector::Gone => {
                 self.core.worker_gone(key);
                 self.core.end_by_verdict(key, fx);

@@ -4,6 +4,7 @@
 //! calls waiting within a few dozen stores, so that rare meetings are common here.
 
 use fastrand::Rng;
+use trine::Unheld;
 use trine::layout::{SessionShape, WorkShape};
 
 /// The director's place among the parties.
@@ -54,6 +55,14 @@ pub enum Mutation {
     LateLedger,
     /// A director does not wait for those who lived under the last.
     NoWindow,
+    /// A worker takes a record before it has read what was said about rights before it was pushed.
+    RightsUnread,
+    /// A worker gives a right up as soon as it is told to, though its ring holds calls on it.
+    YieldsAtOnce,
+    /// A worker gives a right up though it still runs a call on it.
+    YieldsWhatRuns,
+    /// A worker that comes back says that it has told all before it has told what it holds.
+    HoldsUnsaid,
 }
 
 /// How a party's life is cut.
@@ -127,6 +136,9 @@ pub struct Plan {
     pub one_call: bool,
     /// That one is a scatter.
     pub scatter: bool,
+    /// Whether there is a service whose resources are held exclusively, and what becomes of a call on one that nobody
+    /// holds.
+    pub exclusive: Option<Unheld>,
 }
 
 impl Plan {
@@ -172,6 +184,12 @@ impl Plan {
             workers: FIRST_WORKERS.len(),
             one_call: false,
             scatter: false,
+            exclusive: match rng.u8(0..8) {
+                0 => Some(Unheld::Wait),
+                1 => Some(Unheld::Error),
+                2..4 => Some(Unheld::Offer),
+                _ => None,
+            },
             mutation,
             store_buffers: mutation == Mutation::NoFullFence || rng.u8(0..4) == 0,
             step_ns: pick(rng, &[1, 20, 500, 5_000]),
@@ -212,6 +230,7 @@ impl Plan {
             clients: 1,
             workers: 1 + rng.usize(0..2),
             one_call: true,
+            exclusive: None,
             replace: true,
             deadlines: false,
             stops_after: None,

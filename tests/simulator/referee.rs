@@ -6,13 +6,15 @@
 
 use std::collections::HashMap;
 
-use trine::Status;
 use trine::client::core::Outcome;
-use trine::layout::{LINE, ReplyHead, Request, flag};
+use trine::layout::{LINE, Place, ReplyHead, Request, flag, place};
+use trine::{Status, Unheld};
 
 use crate::simulator::coverage::Seen;
+use crate::simulator::holdings::Holdings;
 use crate::simulator::memory::{Region, Role};
 use crate::simulator::plan::{DIRECTOR, Mutation, PARTIES};
+use crate::simulator::worker::OPERATIONS;
 use crate::simulator::world::{World, name};
 
 /// Who may write a reply slot.
@@ -25,17 +27,22 @@ enum Right {
 }
 
 /// A call, from its submission on.
-#[derive(Clone, Copy, Debug)]
-struct Call {
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Call {
     /// Which of the operations was asked for.
-    operation: usize,
-    has_route: bool,
-    deadline_ns: u64,
+    pub operation: usize,
+    pub has_route: bool,
+    pub deadline_ns: u64,
+    pub session: usize,
+    /// The exclusive key that it is about.
+    pub key: Option<usize>,
     /// It is a ticket of a scatter.
-    part: bool,
-    started: u32,
+    pub part: bool,
+    /// How often it was sent, under a new ticket each time.
+    pub sent: u32,
+    pub started: u32,
     /// Whether it may have run, once it has ended.
-    ended: Option<bool>,
+    pub ended: Option<bool>,
 }
 
 /// The books.
@@ -50,6 +57,7 @@ pub struct Referee {
     positions: HashMap<usize, u64>,
     /// Who has stamped a reply and not marked it done.
     stamped: [bool; PARTIES],
+    pub holdings: Holdings,
 }
 
 /// The words of an answer to a call.
@@ -66,20 +74,19 @@ impl Referee {
             ids: Vec::new(),
             positions: HashMap::new(),
             stamped: [false; PARTIES],
+            holdings: Holdings::default(),
         }
     }
 
     /// A call is about to be submitted; returns what it is called here.
-    pub fn submitted(&mut self, operation: usize, has_route: bool, deadline_ns: u64) -> u64 {
-        self.calls.push(Call { operation, has_route, deadline_ns, part: false, started: 0, ended: None });
+    pub fn submitted(&mut self, call: Call) -> u64 {
+        self.calls.push(call);
         self.calls.len() as u64 - 1
     }
 
     /// The same for a ticket of a scatter.
     pub fn submitted_part(&mut self, operation: usize, has_route: bool, deadline_ns: u64) -> u64 {
-        let id = self.submitted(operation, has_route, deadline_ns);
-        self.calls[id as usize].part = true;
-        id
+        self.submitted(Call { operation, has_route, deadline_ns, part: true, ..Call::default() })
     }
 
     /// A ticket of a scatter was no part: it has not run, and never will.
@@ -102,9 +109,16 @@ impl Referee {
         if call.ended == Some(false) {
             world.fail(|| format!("call {id} runs at {}, but has ended as \"did not run\"", name(worker)));
         }
+        let (sent, session, key) = (call.sent, call.session, call.key);
         if call.operation != operation {
             let asked = call.operation;
             world.fail(|| format!("call {id} of operation {asked} came to operation {operation}"));
+        }
+        // What was tried again takes its place anew.
+        let later = |c: &Call| c.started > 0 && c.key.is_some() && (c.session, c.key) == (session, key);
+        let overtaken = self.calls.iter().enumerate().skip(id as usize + 1).find(|(_, c)| later(c));
+        if let Some((by, _)) = overtaken.filter(|_| sent == 1) {
+            world.fail(|| format!("call {id} runs after call {by}, which was sent later, on key {key:?}"));
         }
     }
 
@@ -142,6 +156,7 @@ impl Referee {
             Status::NoSuchService => Seen::NoSuchService,
             Status::NoWorker => Seen::NoWorker,
             Status::Busy => Seen::Busy,
+            Status::NotHeld => Seen::NotHeld,
             Status::WorkerDied => Seen::WorkerDied,
             Status::MayHaveRun => Seen::Verdict,
             Status::DeadlineExceeded if outcome.may_have_run => Seen::DeadlineOfClient,
@@ -256,10 +271,14 @@ impl Referee {
 
     /// A client's request stamp: the reply right goes to the director. What is published again is where it was.
     fn published(&mut self, world: &World, region: &Region<'_>, record: usize) {
-        let Request { ticket, flags, .. } = Self::request_of(region, record);
+        let Request { ticket, flags, len, .. } = Self::request_of(region, record);
         let right = &mut self.rights[region.segment.session][(ticket % self.slots) as usize];
         if flags & flag::AGAIN != 0 {
             return;
+        }
+        let at = if place(len as usize, flags) == Place::Head { 6 } else { 8 };
+        if let Some(call) = self.calls.get_mut(region.view(record + at) as usize) {
+            call.sent += 1;
         }
         if *right != Right::Spent {
             let (held, party) = (*right, region.cpu.party);
@@ -340,7 +359,7 @@ impl Referee {
 /// Why a call may not end so: where nothing went wrong for a worker, directors' deaths alone cost no call anything.
 fn not_allowed(world: &World, call: &Call, status: Status) -> Option<&'static str> {
     let met = |any: &[Seen]| any.iter().any(|&what| world.has_seen(what));
-    let has_route = call.operation < 3 && call.has_route;
+    let has_route = call.operation < OPERATIONS.len() && call.has_route;
     match status {
         Status::WorkerDied | Status::MayHaveRun if world.plan.gentle => {
             Some("no worker has died or come too late")
@@ -353,6 +372,9 @@ fn not_allowed(world: &World, call: &Call, status: Status) -> Option<&'static st
         }
         Status::NoSuchService | Status::NoWorker if world.plan.gentle && has_route => {
             Some("there are workers")
+        }
+        Status::NotHeld if call.key.is_none() || world.plan.exclusive != Some(Unheld::Error) => {
+            Some("it does not need a holder at once")
         }
         Status::Busy if world.plan.gentle => Some("there is room"),
         Status::DirectorGone if world.plan.gentle => Some("there was a next director"),

@@ -10,6 +10,7 @@ use trine::layout::{Request, flag};
 
 use crate::simulator::client::{Bell, Client};
 use crate::simulator::coverage::Seen;
+use crate::simulator::worker::PLAIN;
 
 /// A scatter that is under way.
 pub struct Scatter {
@@ -43,7 +44,7 @@ impl Client<'_> {
         let world = &self.cpu.world;
         let by_key = world.chance(40);
         let keys: Vec<Key> = (0..slots.len() as u64).filter(|_| by_key).map(Key::number).collect();
-        let operation = if world.plan.one_call { 0 } else { world.below(self.routes.len() as u64) as usize };
+        let operation = if world.plan.one_call { 0 } else { world.below(PLAIN as u64) as usize };
         let mut request =
             Request { capacity: 64, operation: operation as u32, len: 16, ..Request::default() };
         if world.chance(10) {

@@ -2,21 +2,30 @@
 
 use std::rc::Rc;
 
-use trine::Status;
 use trine::core::{Party, Turn, block_on};
 use trine::layout::{Place, ReplyHead, flag, place, reply_flag, reply_place};
 use trine::worker::core::{Begun, Effects, Taken, WorkerCore};
+use trine::worker::rights::Rights;
+use trine::{Resource, Status};
 
 use crate::simulator::coverage::Seen;
+use crate::simulator::holdings::{KEYS, LOCKS, key};
 use crate::simulator::memory::{Cpu, Role, Segment, Sim};
 use crate::simulator::plan::{DIRECTOR, Mutation, WORKERS};
 use crate::simulator::referee::answer_word;
 use crate::simulator::world::{SimOs, ToDirector, ToPeer};
 
-/// What is provided anywhere: a service's name and an operation's.
-pub const OPERATIONS: [(&str, &str); 3] = [("store", "get"), ("store", "put"), ("clock", "now")];
+/// What is provided anywhere: a service's name and an operation's. The last service's resources are exclusive; not
+/// every plan has it.
+pub const OPERATIONS: [(&str, &str); 5] =
+    [("store", "get"), ("store", "put"), ("clock", "now"), (LOCKS, "read"), (LOCKS, "write")];
+/// Operations before the first exclusive one.
+pub const PLAIN: usize = 3;
 /// The services, with their operations.
-const SERVICES: [(&str, &[&str]); 2] = [("store", &["get", "put"]), ("clock", &["now"])];
+const SERVICES: [(&str, &[&str]); 3] =
+    [("store", &["get", "put"]), ("clock", &["now"]), (LOCKS, &["read", "write"])];
+/// Where the numbers of each service's operations begin, and the place of the first among all.
+const FIRST: [(u16, usize); 3] = [(0, 0), (4, 2), (7, PLAIN)];
 
 /// Bells and clock.
 struct Hands<'c> {
@@ -41,17 +50,30 @@ impl Effects for Hands<'_> {
 }
 
 /// A request that runs.
-struct Running {
-    side: usize,
+pub struct Running {
+    pub side: usize,
+    pub position: u64,
     begun: Begun,
     call: u64,
+    /// The exclusive key that it is about.
+    key: Option<usize>,
     until_ns: u64,
 }
 
-struct Worker<'c> {
-    cpu: &'c Cpu<'c>,
+impl Running {
+    /// Whether it is about something that a resource covers.
+    pub fn covered_by(&self, resource: Resource) -> bool {
+        self.key.is_some_and(|which| resource.covers(key(which)))
+    }
+}
+
+/// A worker.
+pub struct Worker<'c> {
+    pub cpu: &'c Cpu<'c>,
     /// The last one is attached; the others answer what they have begun.
-    sides: Vec<WorkerCore<Sim<'c>>>,
+    pub sides: Vec<WorkerCore<Sim<'c>>>,
+    /// What the last one holds.
+    pub rights: Rights,
     page: Rc<Segment>,
     /// There is a director, as far as it knows.
     attached: bool,
@@ -59,15 +81,15 @@ struct Worker<'c> {
     stopped: bool,
     look_at_ns: u64,
     fx: Hands<'c>,
-    running: Vec<Running>,
-    /// Where the numbers of each service's operations begin.
-    first: [u16; 2],
-    provides: [bool; 2],
+    pub running: Vec<Running>,
+    pub provides: [bool; 3],
+    /// What it speaks for of the exclusive service; nothing is all.
+    declares: Vec<Resource>,
     answered: u32,
     leaves_after: u32,
-    leaving: bool,
+    pub leaving: bool,
     /// Whether it serves its ring to the end before it leaves.
-    serves_to_the_end: bool,
+    pub serves_to_the_end: bool,
     /// It has seen that its socket is closed.
     evicted: bool,
     /// A session that a broken worker says it has mapped, and has not.
@@ -85,19 +107,19 @@ pub fn run<'c>(cpu: &'c Cpu<'c>) {
             break attached;
         }
     };
-    let base = (cpu.party * 10) as u16;
     let stays = world.plan.gentle || world.plan.one_call;
     let mut worker = Worker {
         cpu,
         sides: vec![side],
+        rights: Rights::default(),
         page,
         attached: true,
         stopped: false,
         look_at_ns: 0,
         fx: Hands { cpu, clients: Vec::new() },
         running: Vec::new(),
-        first: [base, base + 5],
-        provides: [false; 2],
+        provides: [false; 3],
+        declares: Vec::new(),
         answered: 0,
         leaves_after: if !stays && world.chance(15) { world.below(10) as u32 } else { u32::MAX },
         leaving: false,
@@ -109,7 +131,15 @@ pub fn run<'c>(cpu: &'c Cpu<'c>) {
     if stays || world.chance(60) {
         worker.provide(1);
     }
+    if world.plan.exclusive.is_some() {
+        if !stays && world.chance(20) {
+            worker.declares = vec![Resource::from(0..=1)];
+        }
+        worker.provide(2);
+        (0..world.below(3)).for_each(|_| worker.change_rights());
+    }
     block_on(&mut worker, &mut SimOs { cpu, yields: 0 });
+    world.referee.borrow_mut().holdings.dead(world, cpu.party);
     let in_order = worker.attached && !worker.evicted;
     if in_order {
         world.saw(Seen::WorkerLeft);
@@ -136,13 +166,18 @@ impl Party for Worker<'_> {
 
     fn turn(&mut self, now_ns: u64) -> Turn<()> {
         let world = &self.cpu.world;
-        while let Some(message) = world.receive(&world.places[self.cpu.party].to_peer) {
-            self.handle(message);
-        }
+        self.read_control();
         self.evicted |= world.places[self.cpu.party].evicted.get() && world.chance(30);
         if self.attached && !world.is_connected(self.cpu.party) {
+            while let Some(message) = world.receive_rest(&world.places[self.cpu.party].to_peer) {
+                self.handle(message);
+            }
             world.note(self.cpu.party, || "has lost its director".into());
             (self.attached, self.evicted, self.look_at_ns) = (false, false, now_ns);
+        }
+        if self.rights.has_told() {
+            self.tell_program();
+            return Turn::Busy;
         }
         if world.closing.get() || self.answered >= self.leaves_after {
             self.leaving = true;
@@ -156,8 +191,15 @@ impl Party for Worker<'_> {
         }
         let may_take = self.running.len() < world.plan.keep;
         let goes = self.leaving || self.evicted;
-        if may_take && (!goes || self.serves_to_the_end && !self.stopped && self.core().is_ready()) {
-            return self.take(now_ns);
+        if may_take && (!goes || self.serves_to_the_end && !self.stopped) {
+            match self.take(now_ns) {
+                Turn::Idle => {}
+                busy => return busy,
+            }
+        }
+        if !self.leaving && self.rights.is_due(self.core().taken()) {
+            self.settle_rights();
+            return Turn::Busy;
         }
         if goes && self.running.is_empty() { Turn::Done(()) } else { Turn::Idle }
     }
@@ -177,7 +219,7 @@ impl Party for Worker<'_> {
 }
 
 impl<'c> Worker<'c> {
-    fn core(&self) -> &WorkerCore<Sim<'c>> {
+    pub fn core(&self) -> &WorkerCore<Sim<'c>> {
         &self.sides[self.sides.len() - 1]
     }
 
@@ -205,12 +247,21 @@ impl<'c> Worker<'c> {
         if !self.attached {
             return;
         }
+        if self.cpu.world.plan.mutation == Mutation::HoldsUnsaid {
+            self.tell(ToDirector::Republished);
+        }
         for which in 0..SERVICES.len() {
             if self.provides[which] {
                 self.provide(which);
             }
         }
-        self.tell(ToDirector::Republished);
+        if self.provides[2] {
+            self.present_again();
+        }
+        if self.cpu.world.is_connected(self.cpu.party) {
+            self.rights.lose_unconfirmed();
+            self.tell(ToDirector::Republished);
+        }
     }
 
     /// From here on nothing is taken from the old ring, whatever becomes of this director. Returns whether that one
@@ -235,6 +286,7 @@ impl<'c> Worker<'c> {
             return Some(false);
         };
         self.core_mut().resume(start, cpu.map(&work));
+        self.rights.begin_again();
         self.stopped = false;
         Some(true)
     }
@@ -245,13 +297,25 @@ impl<'c> Worker<'c> {
             return None;
         }
         let (page, side) = attach(self.cpu)?;
+        let told = self.rights.lose_all();
+        self.rights = Rights::default();
+        self.rights.tell_first(told);
         self.page = page;
         self.sides.push(side);
         self.stopped = false;
         Some(())
     }
 
-    fn tell(&self, message: ToDirector) {
+    /// Reads what has arrived from the director.
+    pub fn read_control(&mut self) {
+        let world = &self.cpu.world;
+        while let Some(message) = world.receive(&world.places[self.cpu.party].to_peer) {
+            self.handle(message);
+        }
+    }
+
+    /// Says something to the director.
+    pub fn tell(&self, message: ToDirector) {
         if !self.cpu.world.places[self.cpu.party].evicted.get() {
             self.cpu.world.send_director(self.cpu.party, message);
         }
@@ -260,10 +324,14 @@ impl<'c> Worker<'c> {
     fn provide(&mut self, which: usize) {
         let (service, operations) = SERVICES[which];
         self.provides[which] = true;
-        self.tell(ToDirector::Provide { service, first: self.first[which], operations });
+        let exclusive = self.cpu.world.plan.exclusive.filter(|_| service == LOCKS);
+        let resources = if service == LOCKS { self.declares.clone() } else { Vec::new() };
+        let first = (self.cpu.party * 10) as u16 + FIRST[which].0;
+        self.tell(ToDirector::Provide { service, first, operations, exclusive, resources });
     }
 
-    fn handle(&mut self, message: ToPeer) {
+    /// Does what the director says.
+    pub fn handle(&mut self, message: ToPeer) {
         let world = &self.cpu.world;
         match message {
             ToPeer::Map { index, .. } if !world.plan.gentle && world.chance(5) => {
@@ -284,7 +352,8 @@ impl<'c> Worker<'c> {
                     self.tell(ToDirector::Unmapped { index });
                 }
             }
-            _ => world.fail(|| "a worker got a client's message".into()),
+            ToPeer::Changed { .. } => {}
+            message => self.hear(message),
         }
     }
 
@@ -309,10 +378,18 @@ impl<'c> Worker<'c> {
 
     fn take(&mut self, now_ns: u64) -> Turn<()> {
         let world = &self.cpu.world;
-        let side = self.sides.len() - 1;
+        let (side, position) = (self.sides.len() - 1, self.core().taken());
+        let careless = world.plan.mutation == Mutation::RightsUnread;
+        let heard = if careless { u64::MAX } else { self.rights.heard };
+        self.core_mut().hear(heard);
         let begun = match self.sides[side].take(now_ns, &mut self.fx) {
             Ok(Taken::Begun(begun)) => begun,
             Ok(Taken::Skipped) => return Turn::Busy,
+            Ok(Taken::Unheard) => {
+                world.saw(Seen::RightsAwaited);
+                self.read_control();
+                return if self.rights.heard > heard { Turn::Busy } else { Turn::Idle };
+            }
             Ok(Taken::Nothing) => {
                 if let Some(message) = self.late.take() {
                     self.map(message);
@@ -330,18 +407,29 @@ impl<'c> Worker<'c> {
         if begun.record[at + 1] != !call {
             world.fail(|| format!("a torn request: {:x?}", begun.record));
         }
-        let number = request.operation as u16;
-        let operation = if number >= self.first[1] { 2 } else { usize::from(number - self.first[0]) };
+        let number = (request.operation as u16).wrapping_sub((self.cpu.party * 10) as u16);
+        let (first, place) = FIRST.into_iter().rfind(|&(first, _)| first <= number).unwrap_or_default();
+        let operation = place + usize::from(number - first);
+        let resource = request.resource().filter(|_| operation >= PLAIN);
+        let which = resource.and_then(|own| (0..KEYS).find(|&which| key(which) == own));
         world.note(self.cpu.party, || format!("runs call {call}"));
         world.referee.borrow_mut().started(world, self.cpu.party, call, operation);
+        if let Some(which) = which {
+            let holds = self.holds(which);
+            world.referee.borrow_mut().holdings.started(world, self.cpu.party, which, call, holds);
+        }
         let until_ns = world.now_ns.get() + world.some_ns(world.plan.work_steps);
-        self.running.push(Running { side, begun, call, until_ns });
+        self.running.push(Running { side, position, begun, call, key: which, until_ns });
         Turn::Busy
     }
 
     fn answer(&mut self, i: usize) {
         let world = &self.cpu.world;
-        let Running { side, begun, call, .. } = self.running.swap_remove(i);
+        let Running { side, begun, call, key, .. } = self.running.swap_remove(i);
+        self.rights.look_again();
+        if let Some(which) = key {
+            world.referee.borrow_mut().holdings.finished(self.cpu.party, which, call);
+        }
         if self.sides[side].is_cancelled(&begun) {
             world.saw(Seen::AnsweredAfterGivenUp);
         }
@@ -366,12 +454,19 @@ impl<'c> Worker<'c> {
         if !world.plan.gentle && world.chance(8) {
             self.change_its_mind();
         }
+        if world.chance(25) {
+            self.change_rights();
+        }
     }
 
     /// Provides a service no more, or again.
     fn change_its_mind(&mut self) {
         debug_assert!(WORKERS.contains(&self.cpu.party));
-        let which = self.cpu.world.below(2) as usize;
+        let services = if self.cpu.world.plan.exclusive.is_some() { 3 } else { 2 };
+        if services == 3 && self.cpu.world.chance(20) {
+            return self.tell(ToDirector::Drain);
+        }
+        let which = self.cpu.world.below(services) as usize;
         if self.provides[which] {
             self.provides[which] = false;
             self.tell(ToDirector::Withdraw { service: SERVICES[which].0 });

@@ -14,7 +14,8 @@ use std::rc::Rc;
 use trine::core::Os;
 use trine::director::core::Load;
 use trine::layout::{SessionShape, WorkShape};
-use trine::{Fault, Status};
+use trine::resource::Action;
+use trine::{Fault, Resource, Status, Unheld};
 
 use crate::simulator::coverage::Seen;
 use crate::simulator::memory::{Cpu, Segment};
@@ -67,10 +68,23 @@ pub enum ToDirector {
         service: &'static str,
         first: u16,
         operations: &'static [&'static str],
+        exclusive: Option<Unheld>,
+        resources: Vec<Resource>,
     },
     Withdraw {
         service: &'static str,
     },
+    /// Of what a worker holds. Whether it waits for the answer.
+    Change {
+        service: &'static str,
+        changes: Vec<(Action, Resource)>,
+        asks: bool,
+    },
+    Yielded {
+        resource: Resource,
+    },
+    /// It wants no more work.
+    Drain,
     Mapped {
         index: u16,
         accepted: bool,
@@ -111,6 +125,23 @@ pub enum ToPeer {
     Unmap {
         index: u16,
     },
+    /// The answer to a change.
+    Changed {
+        status: Status,
+    },
+    Granted {
+        sequence: u64,
+        resource: Resource,
+    },
+    Recalled {
+        sequence: u64,
+        resource: Resource,
+        before: u64,
+    },
+    Draining {
+        sequence: u64,
+        before: u64,
+    },
 }
 
 /// A socket's one direction: messages with the time at which they arrive, in order.
@@ -133,6 +164,9 @@ pub struct Place {
     pub connection: Cell<u64>,
     /// The director takes it for gone: its socket is closed.
     pub evicted: Cell<bool>,
+    /// A director ended its window without it, or does not know what it had: what it still runs may run beside what
+    /// others are given.
+    pub excused: Cell<bool>,
     /// Sleeps in a row until a time that had passed.
     pub sleepless: Cell<u32>,
     pub waits_for: Cell<&'static str>,
@@ -189,6 +223,7 @@ impl World {
             fate: Cell::new(plan.fates[i]),
             connection: Cell::new(0),
             evicted: Cell::new(false),
+            excused: Cell::new(false),
             sleepless: Cell::new(0),
             waits_for: Cell::new(""),
             to_director: Mail::default(),
@@ -362,6 +397,11 @@ impl World {
         if arrived { mail.pop_front().map(|(_, message)| message) } else { None }
     }
 
+    /// The next message of a socket whose other end is closed: all that was sent is there.
+    pub fn receive_rest<T>(&self, mail: &Mail<T>) -> Option<T> {
+        mail.borrow_mut().pop_front().map(|(_, message)| message)
+    }
+
     /// When a party that sleeps is to be woken: 0 for at once, `u64::MAX` for never.
     pub fn wake_ns(&self, party: usize) -> u64 {
         let place = &self.places[party];
@@ -402,6 +442,7 @@ impl World {
             return self.kill_director();
         }
         self.saw(if CLIENTS.contains(&party) { Seen::ClientKilled } else { Seen::WorkerKilled });
+        self.referee.borrow_mut().holdings.dead(self, party);
         if self.chance(30) {
             self.places[party].to_director.borrow_mut().clear();
         }
@@ -466,10 +507,16 @@ impl World {
         loop {
             match self.receive(&self.places[cpu.party].to_peer) {
                 Some(message) => return Some(message),
+                None if self.places[cpu.party].evicted.get() && self.is_silent(cpu.party) => return None,
                 None if self.is_connected(cpu.party) || self.has_mail(cpu.party) => cpu.sleep(u64::MAX),
                 None => return None,
             }
         }
+    }
+
+    /// Whether nothing is on its way between it and the director.
+    fn is_silent(&self, party: usize) -> bool {
+        !self.has_mail(party) && self.places[party].to_director.borrow().is_empty()
     }
 
     /// Whether its socket has something to read, soon.

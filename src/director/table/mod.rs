@@ -324,6 +324,11 @@ impl Table {
         self.names.get(name).copied()
     }
 
+    /// Whether the resources of a service of this name are exclusive.
+    pub fn is_exclusive(&self, name: &str) -> bool {
+        self.service_of(name).is_some_and(|key| self.services[key].unheld.is_some())
+    }
+
     /// A service's name.
     pub fn service_name(&self, service: usize) -> &str {
         self.services.get(service).map_or("", |s| &s.name)
@@ -345,6 +350,11 @@ impl Table {
                 self.forget_unused(key);
             }
         }
+    }
+
+    /// A worker is dead, and its calls have ended: what it held and claimed is nobody's.
+    pub fn end_tenancy(&mut self, worker: usize) {
+        self.rights.remove_worker(worker).into_iter().for_each(|service| self.forget_if_unused(service));
     }
 
     fn remove_provider(&mut self, service: usize, worker: usize) -> bool {
