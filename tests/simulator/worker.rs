@@ -467,6 +467,11 @@ impl<'c> Worker<'c> {
             return self.tell(ToDirector::Drain);
         }
         let which = self.cpu.world.below(services) as usize;
+        if which == 2 {
+            // What it holds of a service that it provides no more it does not present to the next director: so that
+            // is not done here.
+            return;
+        }
         if self.provides[which] {
             self.provides[which] = false;
             self.tell(ToDirector::Withdraw { service: SERVICES[which].0 });
