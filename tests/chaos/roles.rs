@@ -146,7 +146,11 @@ fn answer(log: &Log, id: usize, request: Request<'_>) {
 fn expect_death(error: &Error) {
     match error {
         Error::NoDirector { .. } | Error::DirectorGone(_) | Error::System { .. } => {}
-        Error::Refused { status: Status::DirectorGone | Status::NoSuchService, .. } => {}
+        // The next director knows the service only as far as others have come back.
+        Error::Refused {
+            status: Status::DirectorGone | Status::NoSuchService | Status::NoSuchOperation,
+            ..
+        } => {}
         error => tell(format!("error {error}")),
     }
     std::thread::sleep(Duration::from_millis(2));
