@@ -28,5 +28,7 @@ fn write(command: &Command, folder: &Path) -> anyhow::Result<()> {
     let mut text = Vec::new();
     page.render(&mut text)?;
     std::fs::write(&path, text).with_context(|| format!("{} could not be written", path.display()))?;
-    command.get_subcommands().filter(|each| !each.is_hide_set()).try_for_each(|each| write(each, folder))
+    let mut subcommands =
+        command.get_subcommands().filter(|each| !each.is_hide_set() && each.get_name() != "help");
+    subcommands.try_for_each(|each| write(each, folder))
 }

@@ -20,6 +20,6 @@ fn each_subcommand_has_a_page() {
         assert!(page.contains(".SH SYNOPSIS") && page.contains(".SH OPTIONS"), "{command}: {page}");
         pages += 1;
     }
-    assert_eq!(folder.path().read_dir().unwrap().count(), pages, "and one for the whole");
-    assert!(pages > 7);
+    let whole = std::fs::read_to_string(folder.path().join("trine.1")).unwrap();
+    assert!(whole.contains(".SH SUBCOMMANDS") && pages > 7, "{pages} pages: {whole}");
 }
