@@ -27,7 +27,7 @@ use crate::core::{Memory, Turn};
 use crate::error::{Fault, Status};
 use crate::identity::Identity;
 use crate::layout::{HEAD, LINE, Record, ReplyHead, Request, WORD_TAKEN_NS, flag};
-use crate::resource::Resource;
+use crate::resource::{Policy, Resource};
 
 /// Records taken from one session before the next has its turn.
 const BUDGET: usize = 64;
@@ -557,12 +557,27 @@ impl<M: Memory> DirectorCore<M> {
                     (served, passed) = (served + 1, [0; CLASSES]);
                     self.table.operation_mut(operation).count_served(class);
                 }
+                Some(false) if self.is_full(operation) => {
+                    // Room that comes free from here on is for the same one, and not for a class below.
+                    self.table.operation_mut(operation).turns[class].push_front((key, number));
+                    break;
+                }
                 Some(false) => passed[class] += 1,
                 None => continue,
             }
             self.table.operation_mut(operation).turns[class].push_back((key, number));
         }
         served > 0
+    }
+
+    /// Whether none of an operation's workers had room when it was last looked at.
+    fn is_full(&self, operation: usize) -> bool {
+        let found = self.table.operation(operation);
+        let is_full = |worker: &Worker<M>| match found.policy {
+            Policy::Jbsq => !worker.has_room(),
+            _ => !worker.has_slots(),
+        };
+        found.providers.iter().all(|p| self.workers.get(p.worker).is_none_or(is_full))
     }
 
     /// One call of a route and class. `None`: none waits there any more, and its turn is over.
