@@ -15,6 +15,7 @@ use trine::client::core::ClientCore;
 use trine::client::group::Looked;
 use trine::core::{Memory, Read, Write};
 use trine::director::core::{DirectorCore, Peer, Settings, Told};
+use trine::director::late::{Holds, holds_bit};
 use trine::director::recovery::CarriedOver;
 use trine::layout::{LINE, ReplyHead, Request, SessionShape, WorkShape, flag};
 use trine::resource::Action;
@@ -491,14 +492,24 @@ fn a_part_is_executed_by_the_holder_of_all_its_keys_in_its_place_among_the_calls
     }
 }
 
+/// What the head of a worker's segment says that has held something in a service.
+fn marked(service: &str) -> Holds {
+    let mut holds = Holds::default();
+    let (word, bit) = holds_bit(service);
+    holds[word] |= bit;
+    holds
+}
+
 /// A director that has inherited two workers, and has been told of a third one that wants key 5.
 fn after_a_restart() -> (World, usize) {
     let mut world = World::new(Unheld::Wait, false, false);
     world.director =
         DirectorCore::new(Settings { epoch: 2, waiting_per_route: 64, share_max: 4, ..Settings::default() });
     world.shell = Shell::default();
-    world.director.inherit(101, &[], false);
-    world.director.inherit(102, &[], false);
+    for worker in [101, 102] {
+        world.director.inherit(worker, &[], false);
+        world.director.inherit_rights(worker, marked("service"));
+    }
     world.director.open_window(100);
     let newcomer = world.new_worker();
     let wish = [(Action::Acquire, Resource::from(5))];
@@ -521,7 +532,8 @@ fn told(world: &World, worker: usize) -> Vec<(bool, Resource)> {
 #[test]
 fn after_a_restart_a_right_is_its_holders_who_comes_back() {
     let (mut world, newcomer) = after_a_restart();
-    let carried = CarriedOver { start: 0, taken: 0, entries: Vec::new() };
+    let holds = marked("service");
+    let carried = CarriedOver { start: 0, taken: 0, entries: Vec::new(), holds };
     let (work, page) = (Words::new(WORK.work().words), Words::new(WORK.progress().words));
     let back = world.director.resume_worker(101, Identity::default(), WORK, &carried, work, page).unwrap();
     let options = ServiceOptions::default().exclusive(Unheld::Wait);
@@ -530,7 +542,7 @@ fn after_a_restart_a_right_is_its_holders_who_comes_back() {
     let held = [(Action::Acquire, Resource::from(0..=9))];
     assert_eq!(world.director.change(back, "service", &held, &mut &world.shell), Status::Ok);
     assert_eq!(told(&world, back), [(true, Resource::from(0..=9))]);
-    world.director.provided_again(back);
+    world.director.provided_again(back, &mut &world.shell);
     world.turn();
     assert_eq!(told(&world, newcomer), [], "another may hold something");
     assert_eq!(told(&world, back), []);
@@ -549,5 +561,9 @@ fn after_a_restart_nothing_is_granted_before_the_window_ends() {
     assert_eq!(told(&world, newcomer), []);
     assert_eq!(world.director.wake_at_ns(), 100);
     world.director.turn(100, &mut &world.shell);
+    assert_eq!(told(&world, newcomer), [], "both may hold it, and live");
+    for worker in [101, 102] {
+        world.director.inherited_dead(worker, &mut &world.shell);
+    }
     assert_eq!(told(&world, newcomer), [(true, Resource::from(5))]);
 }

@@ -1,6 +1,6 @@
 //! The resource table against a naive one: lists, searched from end to end.
 //!
-//! Random sequences of register, change, acquire, release, hand over, die, on few keys, so that everything meets
+//! Random sequences of register, change, acquire, release, hand over, withdraw, die, on few keys, so that everything meets
 //! everything; after each step both must have the same providers and the same holder of every key, and must have told
 //! the same workers the same things.
 
@@ -29,6 +29,10 @@ struct Naive {
     holders: [Hold; KEYS as usize],
     claims: Vec<(usize, u64, u64)>,
     granted: Vec<(usize, u64, u64)>,
+    /// Who has withdrawn the service and holds something still.
+    leaving: BTreeSet<usize>,
+    /// Those who were told so.
+    left: Vec<usize>,
     /// Single keys: a recall may come in pieces, whose borders are the real table's own affair.
     recalled: BTreeSet<(usize, u64)>,
 }
@@ -87,7 +91,10 @@ impl Naive {
     }
 
     fn grant(&mut self, worker: usize, first: u64, last: u64) -> bool {
-        let mut free = true;
+        let mut free = !self.leaving.contains(&worker);
+        if !free {
+            return false;
+        }
         for key in first..=last {
             match self.holders[key as usize] {
                 Hold::Nobody => {}
@@ -155,16 +162,33 @@ impl Naive {
         self.settle();
     }
 
-    fn die(&mut self, worker: usize) {
+    fn withdraw(&mut self, worker: usize) {
         self.declared[worker] = None;
-        for holder in &mut self.holders {
-            if matches!(*holder, Hold::Has(w) | Hold::Leaving(w) if w == worker) {
-                *holder = Hold::Nobody;
+        for holder in self.holders.iter_mut().filter(|holder| is_of(holder, worker)) {
+            *holder = Hold::Leaving(worker);
+            if self.leaving.insert(worker) {
+                self.left.push(worker);
             }
         }
         self.claims.retain(|&(w, ..)| w != worker);
         self.settle();
     }
+
+    fn leave(&mut self, worker: usize) {
+        self.leaving.remove(&worker);
+        self.holders.iter_mut().filter(|holder| is_of(holder, worker)).for_each(|h| *h = Hold::Nobody);
+        self.settle();
+    }
+
+    fn die(&mut self, worker: usize) {
+        self.declared[worker] = None;
+        self.claims.retain(|&(w, ..)| w != worker);
+        self.leave(worker);
+    }
+}
+
+fn is_of(holder: &Hold, worker: usize) -> bool {
+    matches!(*holder, Hold::Has(w) | Hold::Leaving(w) if w == worker)
 }
 
 /// Both, and what was recalled and not given up yet.
@@ -175,6 +199,7 @@ struct Both {
     naive: Naive,
     recalls: Vec<(usize, Span)>,
     hand_overs: usize,
+    withdrawals: usize,
 }
 
 impl Both {
@@ -191,9 +216,11 @@ impl Both {
             holders: [Hold::Nobody; KEYS as usize],
             claims: Vec::new(),
             granted: Vec::new(),
+            leaving: BTreeSet::new(),
+            left: Vec::new(),
             recalled: BTreeSet::new(),
         };
-        Both { table, service, operation, naive, recalls: Vec::new(), hand_overs: 0 }
+        Both { table, service, operation, naive, recalls: Vec::new(), hand_overs: 0, withdrawals: 0 }
     }
 
     fn span(&self, first: u64, last: u64) -> Span {
@@ -244,7 +271,20 @@ impl Both {
                 let real = self.table.rights.release(worker, span);
                 assert_eq!(real, self.naive.release(worker, first, last));
             }
-            70..97 if !self.recalls.is_empty() => {
+            70..72 if provides => {
+                assert!(self.table.withdraw(worker, "service"));
+                self.naive.withdraw(worker);
+            }
+            72..76 => {
+                let leaves = self.naive.leaving.contains(&worker);
+                assert_eq!(self.table.rights.left(worker, self.service), leaves);
+                if leaves {
+                    self.naive.leave(worker);
+                    self.recalls.retain(|&(w, _)| w != worker);
+                    self.withdrawals += 1;
+                }
+            }
+            76..97 if !self.recalls.is_empty() => {
                 let (holder, span) = self.recalls.swap_remove(rng.random_range(0..self.recalls.len()));
                 // Nobody else can, nor can it be said of what was not recalled.
                 assert!(!self.table.rights.yielded((holder + 1) % WORKERS, span));
@@ -264,7 +304,7 @@ impl Both {
 
     fn compare(&mut self) {
         let mut granted = Vec::new();
-        let mut recalled = BTreeSet::new();
+        let (mut recalled, mut left) = (BTreeSet::new(), Vec::new());
         for notice in self.table.rights.take_notices() {
             match notice {
                 Notice::Granted(worker, span) => granted.push((worker, span.first, span.last)),
@@ -272,10 +312,15 @@ impl Both {
                     recalled.extend((span.first..=span.last).map(|key| (worker, key)));
                     self.recalls.push((worker, span));
                 }
+                Notice::Left(worker, service) => {
+                    assert_eq!(service, self.service);
+                    left.push(worker);
+                }
             }
         }
         assert_eq!(granted, std::mem::take(&mut self.naive.granted));
         assert_eq!(recalled, std::mem::take(&mut self.naive.recalled));
+        assert_eq!(left, std::mem::take(&mut self.naive.left));
         for number in 0..KEYS {
             let key = Key::number(number);
             let holder = match self.table.holder(self.operation, key) {
@@ -293,9 +338,7 @@ impl Both {
         for worker in 0..WORKERS {
             let held = self.table.rights.held_by(worker, 100);
             let keys: BTreeSet<u64> = held.iter().flat_map(|(span, _)| span.first..=span.last).collect();
-            let naive = (0..KEYS).filter(|&key| {
-                matches!(self.naive.holders[key as usize], Hold::Has(w) | Hold::Leaving(w) if w == worker)
-            });
+            let naive = (0..KEYS).filter(|&key| is_of(&self.naive.holders[key as usize], worker));
             assert_eq!(keys, naive.collect());
         }
     }
@@ -320,6 +363,7 @@ fn the_table_is_lists_searched_from_end_to_end() {
         both.compare();
     }
     assert!(both.hand_overs > 5_000, "{} hand-overs", both.hand_overs);
+    assert!(both.withdrawals > 200, "{} withdrawals with something held", both.withdrawals);
     // With everybody gone and swept out, nothing is left.
     for worker in 0..=WORKERS {
         both.table.remove_worker(worker);

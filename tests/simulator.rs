@@ -27,6 +27,7 @@ mod simulator {
 
 use simulator::plan::{Mutation, Plan};
 use simulator::runner::Runner;
+use trine::Unheld;
 
 const SCHEDULES: u64 = 100_000;
 /// Schedules in which a rule that is switched off must have shown.
@@ -139,6 +140,39 @@ fn one_scatter_survives_every_kill_of_every_party() {
     println!("{}", runner.coverage);
 }
 
+/// One scatter on keys of which two workers hold some, or are offered them, with the same kills. Returns whether a
+/// director, and whether a worker, came so far.
+fn one_scatter_on_locks(runner: &mut Runner, kills: [u32; 4]) -> (bool, bool) {
+    let mut died = (false, false);
+    for seed in 0..6 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let unheld = [Unheld::Offer, Unheld::Wait, Unheld::Error][seed as usize % 3];
+        let one = Plan::one_call(&mut rng, kills);
+        let plan = Plan { scatter: true, exclusive: Some(unheld), workers: 2, ..one };
+        if let Err(why) = runner.run_plan(plan, rng, number("TRINE_TRACE").is_some()) {
+            panic!("one scatter on locks, kills at {kills:?}, schedule {seed}: {why}");
+        }
+        died = (died.0 | runner.director_died, died.1 | runner.worker_died);
+    }
+    died
+}
+
+#[test]
+fn one_scatter_on_exclusive_keys_survives_every_kill_of_every_party() {
+    let mut runner = Runner::default();
+    for at in 1..600 {
+        one_scatter_on_locks(&mut runner, [0, 0, at, 0]);
+        one_scatter_on_locks(&mut runner, [0, 0, 0, at]);
+        if one_scatter_on_locks(&mut runner, [at, 0, 0, 0]).0 {
+            for other in (1..120).step_by(5) {
+                one_scatter_on_locks(&mut runner, [at, other, 0, 0]);
+                one_scatter_on_locks(&mut runner, [at, 0, other, 0]);
+            }
+        }
+    }
+    println!("{}", runner.coverage);
+}
+
 /// Runs schedules with a rule switched off until one fails as expected.
 fn is_caught(mutation: Mutation, expected: &str) {
     let mut runner = Runner::default();
@@ -245,6 +279,21 @@ fn a_right_given_up_before_the_ring_is_served_runs_what_it_has_lost() {
 #[test]
 fn a_right_given_up_while_a_call_on_it_runs_has_two_holders() {
     is_caught(Mutation::YieldsWhatRuns, "still runs call");
+}
+
+#[test]
+fn what_was_withdrawn_and_is_held_is_presented_again_or_has_two_holders() {
+    is_caught(Mutation::WithdrawnUnsaid, "holds it");
+}
+
+#[test]
+fn a_worker_that_is_refused_and_renounces_before_its_program_has_heard_is_robbed() {
+    is_caught(Mutation::RenouncesUnheard, "holds it");
+}
+
+#[test]
+fn marks_that_are_not_carried_over_let_a_right_be_held_twice() {
+    is_caught(Mutation::MarksDropped, "holds it");
 }
 
 #[test]

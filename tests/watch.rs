@@ -277,6 +277,11 @@ fn the_director_shows_a_sign_of_life_every_second_that_says_nothing_else() {
     assert_eq!(bus.client.directors_sign() & 1, parity, "as asleep or awake as before");
 }
 
+/// The page of a worker that comes too late.
+fn late_page() -> (Words, WorkShape) {
+    (Words::new(WORK.progress().words), WORK)
+}
+
 /// A director that inherits one worker's ledger with these tickets at positions 4, 5, …; its window ends at 2 s.
 fn inherited(tickets: &[u64]) -> Bus {
     let mut bus = Bus::new(0);
@@ -299,7 +304,7 @@ fn a_worker_that_comes_too_late_frees_what_it_never_began() {
         replies.take(&at, ticket, |_| false).map(|record| ReplyHead::of(&record).status)
     };
     assert_eq!((status(&bus, 4), status(&bus, 5)), (None, None), "nothing is taken back from the living");
-    bus.director.too_late(9, 5, &mut bus.hands);
+    bus.director.too_late(9, 5, false, late_page(), &mut bus.hands);
     assert_eq!((status(&bus, 4), status(&bus, 5)), (None, Some(Status::NotBegun as u16)));
     // It dies before it has answered the other one.
     bus.director.inherited_dead(9, &mut bus.hands);
@@ -329,11 +334,18 @@ fn what_a_late_worker_may_hold_is_granted_when_it_has_answered_or_died() {
         if dies {
             bus.director.inherited_dead(9, &mut bus.hands);
         } else {
-            bus.director.too_late(9, 5, &mut bus.hands);
+            let (page, shape) = late_page();
+            bus.director.too_late(9, 5, true, (page.clone(), shape), &mut bus.hands);
+            page.store(shape.progress().done, 5);
             bus.pass(1, &[]);
-            assert_eq!(bus.hands.granted.len(), 1, "it has begun one, and not answered it");
-            let replies = trine::core::reply::Replies::<LINE>::new(SESSION.inbox().replies, 4);
-            replies.publish(&bus.inbox, 4, &[0; LINE], 8);
+            assert_eq!(bus.hands.granted.len(), 1, "its program has not heard that it has lost anything");
+            page.store(shape.progress().done, 0);
+            bus.director.too_late(9, 5, false, (page.clone(), shape), &mut bus.hands);
+            bus.pass(1, &[]);
+            assert_eq!(bus.hands.granted.len(), 1, "it has begun one, and not finished it");
+            // Whose call it was is gone, and can't be asked.
+            bus.director.session_gone(0, &mut bus.hands);
+            page.store(shape.progress().done, 5);
             bus.pass(1, &[]);
         }
         assert_eq!(bus.hands.granted.len(), 2);

@@ -102,6 +102,8 @@ pub(crate) enum ToDirector {
         credential: [u64; 2],
         /// Its `taken`, final: it takes nothing more from the ring that it had.
         taken: u64,
+        /// Its program has not heard that it has lost what it held exclusively.
+        holds: bool,
         /// Sizes of the segments.
         shape: WorkShape,
     },
@@ -524,8 +526,9 @@ impl Message for ToDirector {
             ToDirector::OpenRoute { route, service, operation } => {
                 w.body(&wire::OpenRoute { route: *route, reserved: 0 }).name(service).name(operation)
             }
-            &ToDirector::OpenWorker { worker, credential, taken, shape } => {
-                w.body(&wire::OpenWorker { worker, credential, taken, slots: shape.slots, reserved: 0 })
+            &ToDirector::OpenWorker { worker, credential, taken, holds, shape } => {
+                let (slots, holds) = (shape.slots, holds.into());
+                w.body(&wire::OpenWorker { worker, credential, taken, slots, holds })
             }
             ToDirector::Provide { service, first, operations } => w
                 .body(&wire::Provide { first: *first, count: operations.len() as u16, reserved: 0 })
@@ -596,8 +599,9 @@ impl Message for ToDirector {
                 ToDirector::OpenRoute { route: b.route, service: r.name()?, operation: r.name()? }
             }
             kind::OPEN_WORKER => {
-                let wire::OpenWorker { worker, credential, taken, slots, .. } = r.body()?;
-                ToDirector::OpenWorker { worker, credential, taken, shape: r.work_shape(slots)? }
+                let wire::OpenWorker { worker, credential, taken, slots, holds } = r.body()?;
+                let (holds, shape) = (holds != 0, r.work_shape(slots)?);
+                ToDirector::OpenWorker { worker, credential, taken, holds, shape }
             }
             kind::PROVIDE => {
                 let wire::Provide { first, count, .. } = r.body()?;

@@ -108,8 +108,10 @@ fn to_director() -> impl Strategy<Value = ToDirector> {
             service,
             operation
         }),
-        (any::<u64>(), any::<[u64; 2]>(), any::<u64>(), work_shape()).prop_map(
-            |(worker, credential, taken, shape)| ToDirector::OpenWorker { worker, credential, taken, shape }
+        (any::<u64>(), any::<[u64; 2]>(), any::<u64>(), any::<bool>(), work_shape()).prop_map(
+            |(worker, credential, taken, holds, shape)| {
+                ToDirector::OpenWorker { worker, credential, taken, holds, shape }
+            }
         ),
         (name(), 0..=u16::MAX - 64, names(limits::OPERATIONS_MAX)).prop_map(
             |(service, first, mut operations)| {
@@ -332,7 +334,8 @@ fn each_kind_of_spoilt_message_is_told() {
     assert_eq!(why::<ToDirector>(&last), "its operations have numbers that are too large");
 
     let shape = WorkShape { slots: 4 };
-    let worker = encoded(&ToDirector::OpenWorker { worker: 0, credential: [0; 2], taken: 0, shape });
+    let (worker, credential, taken, holds) = (0, [0; 2], 0, false);
+    let worker = encoded(&ToDirector::OpenWorker { worker, credential, taken, holds, shape });
     assert_eq!(why::<ToDirector>(&spoil(&worker, 40, 5)), "its sizes are out of bounds");
     let shape = SessionShape::default();
     let session = encoded(&ToDirector::OpenSession { session: 0, credential: [0; 2], published: 0, shape });

@@ -67,7 +67,7 @@ bodies! {
     OpenSession, 56 { session: u64, credential: [u64; 2], published: u64, shape: Shape }
     /// Two names follow: service, operation.
     OpenRoute, 8 { route: u32, reserved: u32 }
-    OpenWorker, 40 { worker: u64, credential: [u64; 2], taken: u64, slots: u32, reserved: u32 }
+    OpenWorker, 40 { worker: u64, credential: [u64; 2], taken: u64, slots: u32, holds: u32 }
     /// Names follow: the service, and `count` operations.
     Provide, 8 { first: u16, count: u16, reserved: u32 }
     SessionMapped, 8 { index: u16, accepted: u16, reserved: u32 }

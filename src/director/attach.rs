@@ -200,12 +200,15 @@ impl<M: Memory> DirectorCore<M> {
         }
     }
 
-    /// A worker provides a service no more. What stands in its ring is served; what waits goes to others, or ends.
-    pub fn withdraw(&mut self, worker: usize, service: &str) -> Status {
+    /// A worker provides a service no more. What stands in its ring is served; what waits goes to others, or ends. What
+    /// it holds there exclusively it gives up when it has served its ring.
+    pub fn withdraw(&mut self, worker: usize, service: &str, fx: &mut impl Effects) -> Status {
         if let Some(worker) = self.workers.get_mut(worker) {
             worker.set_stall(service, None);
         }
-        if self.table.withdraw(worker, service) { Status::Ok } else { Status::NoSuchService }
+        let did = self.table.withdraw(worker, service);
+        self.tell(fx);
+        if did { Status::Ok } else { Status::NoSuchService }
     }
 
     /// A worker's answer to `map_session`.
@@ -269,7 +272,8 @@ impl<M: Memory> DirectorCore<M> {
     pub fn worker_dead(&mut self, key: usize, fx: &mut impl Effects) {
         let Some(worker) = self.workers.get_mut(key) else { return };
         worker.standing = Standing::Gone;
-        self.provided_again(key);
+        let id = worker.id;
+        self.recovery.has_told(id);
         self.table.remove_worker(key);
         let (taken, flights) = self.workers[key].remains();
         for flight in flights {
@@ -280,9 +284,10 @@ impl<M: Memory> DirectorCore<M> {
         }
         // Its calls have ended: only now may another hold what it held.
         self.table.end_tenancy(key);
+        self.withhold_services(fx);
         self.tell(fx);
         self.held.wake_all();
-        let id = self.workers.remove(key).id;
+        self.workers.remove(key);
         self.forget_touched(key);
         if self.bury(id) {
             fx.keep_ledger(key, id);

@@ -15,8 +15,9 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 use super::earlier::{self, Estate, Inheritance, Life};
 use super::handle::ReadRules;
+use super::late::HOLDS_WORDS;
 use super::link::{
-    Asked, Connection, Inherited, InheritedLedger, Link, NewSession, NewWorker, ToControl, ToData,
+    Asked, Connection, Inherited, InheritedLedger, Link, NewSession, NewWorker, ToControl, ToData, TooLate,
 };
 use super::names::{Names, hash_of};
 use super::quota::{Accounts, CONNECTION_DESCRIPTORS, Charge, Counted, Quotas};
@@ -528,9 +529,10 @@ impl Control {
                 Stage::Greeted(Role::Client),
                 ToDirector::OpenSessionIn { session, credential, published, shape, domain },
             ) => self.open_session(from, (session, credential), domain, published, shape, descriptors),
-            (Stage::Greeted(Role::Worker), ToDirector::OpenWorker { worker, credential, taken, shape }) => {
-                self.open_worker(from, (worker, credential), taken, shape, descriptors)
-            }
+            (
+                Stage::Greeted(Role::Worker),
+                ToDirector::OpenWorker { worker, credential, taken, holds, shape },
+            ) => self.open_worker(from, (worker, credential), (taken, holds), shape, descriptors),
             (Stage::Session(_) | Stage::Worker(..), ToDirector::Republished) => {
                 self.pass_on(ToData::Republished(from))
             }
@@ -713,7 +715,7 @@ impl Control {
         &mut self,
         from: Connection,
         (worker, credential): (u64, [u64; 2]),
-        taken: u64,
+        (taken, holds): (u64, bool),
         shape: WorkShape,
         descriptors: Vec<OwnedFd>,
     ) -> Result<(), Trouble> {
@@ -737,10 +739,11 @@ impl Control {
             let old = old.filter(|_| credential == right && now_ns() < self.until_ns);
             if old.is_none() && credential == right {
                 // It was given up; what it never began is to be said to those who wait for it.
-                self.link.to_data.push(ToData::TooLate { worker, taken });
+                let late = TooLate { worker, taken, holds, page: page.clone(), shape };
+                self.link.to_data.push(ToData::TooLate(Box::new(late)));
             }
             let old = old.ok_or_else(|| unknown("worker"))?;
-            Some(recovery::carry_over(old.start, &old.entries, taken, &page, &progress)?)
+            Some(recovery::carry_over(old.start, &old.entries, old.holds, taken, &page, &progress)?)
         };
         let charge = Charge::new(identity.uid, identity.pid)
             .and(Counted::Workers, 1)
@@ -816,6 +819,8 @@ impl Control {
         let link = self.folder.worker_link(id);
         Named::create(&link, &segment_prefix(&self.folder), at.words, |memory| {
             head.iter().for_each(|&(word, value)| memory.store(at.head + word, value));
+            let holds = carried.map_or([0; HOLDS_WORDS], |carried| carried.holds);
+            holds.iter().enumerate().for_each(|(i, &bits)| memory.store(at.head + head::HOLDS + i, bits));
             let ledger = Ledger::new(at.ledger);
             for &(e, entry) in carried.iter().flat_map(|c| &c.entries) {
                 ledger.enter(memory, e, entry);

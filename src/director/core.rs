@@ -15,6 +15,7 @@ use slab::Slab;
 
 use super::guard::Guard;
 use super::held::Parked;
+use super::late::Late;
 use super::quota::{Accounts, Exceeded, Quotas};
 use super::recovery::Recovery;
 use super::scatter::Scatters;
@@ -179,6 +180,8 @@ pub struct DirectorCore<M: Memory> {
     pub(super) held: Parked,
     /// Parts of scatters that wait for their worker.
     pub(super) scatters: Scatters,
+    /// Workers that were given up, and finish what they had begun.
+    pub(super) late: Vec<Late<M>>,
     /// Who may do what.
     pub(super) guard: Guard,
     /// Why somebody was last refused something.
@@ -218,6 +221,7 @@ impl<M: Memory> DirectorCore<M> {
             backlog: Vec::new(),
             held: Parked::default(),
             scatters: Scatters::default(),
+            late: Vec::new(),
             guard: Guard::default(),
             refusal: String::new(),
             parted: Vec::new(),
@@ -243,6 +247,9 @@ impl<M: Memory> DirectorCore<M> {
             // Before anything is taken: who has heard that the rules are others now is served by those.
             self.recheck(fx);
             found = true;
+        }
+        if !self.late.is_empty() {
+            self.review_late(fx);
         }
         self.put_in_order(now_ns, fx);
         let mut i = 0;
@@ -291,6 +298,9 @@ impl<M: Memory> DirectorCore<M> {
         }
         if !self.parted.is_empty() {
             self.part_by_key(now_ns, fx);
+        }
+        if self.scatters.has_early() {
+            self.scatter_early(now_ns, fx);
         }
     }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::core::{DirectorCore, Effects, Peer, Settings, Told};
 use super::explain::Question;
-use super::link::{Asked, Connection, Inherited, Link, NewSession, NewWorker, ToControl, ToData};
+use super::link::{Asked, Connection, Inherited, Link, NewSession, NewWorker, ToControl, ToData, TooLate};
 use crate::access::Asker;
 use crate::control::message::FromDirector;
 use crate::control::name::Name;
@@ -152,7 +152,7 @@ pub struct Data {
     core: DirectorCore<Mapped>,
     shell: Shell,
     /// Workers whose socket is closed, and when their calls end by verdict.
-    graces: Vec<(u64, usize)>,
+    graces: Vec<(u64, Connection)>,
     /// Workers that an earlier director had, and that may be dead one day.
     awaited: Vec<(u64, Option<OwnedFd>)>,
     stop_at_ns: u64,
@@ -223,7 +223,7 @@ impl Data {
             let key = (event & !token::KIND) as usize;
             match event & token::KIND {
                 token::SESSION_RINGS => self.core.heat(key),
-                token::WORKER_DIED => self.worker_dead(key),
+                token::WORKER_DIED => self.core.worker_dead(key, &mut self.shell),
                 token::INHERITED_DIED => self.inherited_died(key),
                 token::CLIENT_DIED => self.client_died(key),
                 _ => {} // the queue and the workers' progress are looked at in every turn
@@ -253,7 +253,10 @@ impl Data {
             ToData::Stop => self.stop(now_ns),
             ToData::HandOver => self.is_replaced = true,
             ToData::Quotas(quotas) => self.core.set_quotas(quotas),
-            ToData::TooLate { worker, taken } => self.core.too_late(worker, taken, &mut self.shell),
+            ToData::TooLate(late) => {
+                let TooLate { worker, taken, holds, page, shape } = *late;
+                self.core.too_late(worker, taken, holds, (page, shape), &mut self.shell);
+            }
             ToData::Drain { from, worker: id @ 1.. } => self.drain_for(from, id),
             ToData::OpenRoute { from, .. }
             | ToData::Provide { from, .. }
@@ -305,7 +308,7 @@ impl Data {
                 self.provided(from, status);
             }
             ToData::Withdraw { from, service } => {
-                let status = self.core.withdraw(key, service.as_str());
+                let status = self.core.withdraw(key, service.as_str(), &mut self.shell);
                 self.provided(from, status);
             }
             ToData::Register { from, service, first, operations, options } => {
@@ -327,11 +330,11 @@ impl Data {
             ToData::SessionMapped { index, accepted, .. } => {
                 self.core.session_mapped(key, index, accepted, &mut self.shell);
             }
-            ToData::Republished(_) => self.core.provided_again(key),
+            ToData::Republished(_) => self.core.provided_again(key, &mut self.shell),
             ToData::SessionUnmapped { index, .. } => self.core.session_unmapped(key, index, &mut self.shell),
             ToData::Leave(from) => {
                 self.shell.send(ToControl::Send(from, FromDirector::Left));
-                self.worker_dead(key);
+                self.core.worker_dead(key, &mut self.shell);
             }
             _ => {}
         }
@@ -356,11 +359,6 @@ impl Data {
             None => (Status::NoWorker, format!("there is no worker {id}")),
         };
         self.shell.send(ToControl::Send(from, FromDirector::Provided { status, message }));
-    }
-
-    fn worker_dead(&mut self, key: usize) {
-        self.graces.retain(|&(_, k)| k != key);
-        self.core.worker_dead(key, &mut self.shell);
     }
 
     /// A client is dead. Its socket may be open in a child that it has forked, and that lives on.
@@ -437,7 +435,7 @@ impl Data {
             Some(&Peer::Session(key)) => self.core.session_gone(key, &mut self.shell),
             Some(&Peer::Worker(key)) => {
                 self.core.worker_gone(key);
-                self.graces.push((now_ns + GRACE_NS, key));
+                self.graces.push((now_ns + GRACE_NS, from));
             }
             None => self.shell.send(ToControl::Forget(from)),
         }
@@ -446,9 +444,10 @@ impl Data {
     fn end_graces(&mut self, now_ns: u64) {
         let core = &mut self.core;
         let shell = &mut self.shell;
-        self.graces.retain(|&(at_ns, key)| {
+        self.graces.retain(|&(at_ns, connection)| {
             let over = now_ns >= at_ns;
-            if over {
+            // It may be dead by now, and its key another's.
+            if over && let Some(&Peer::Worker(key)) = shell.peers.get(&connection) {
                 core.end_by_verdict(key, shell);
             }
             !over

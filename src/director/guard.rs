@@ -270,11 +270,9 @@ impl<M: Memory> DirectorCore<M> {
         access.may_acquire(worker.asker(), service, span.space.is_name(), span.first, span.last)
     }
 
-    /// Whether a change acquires nothing that its worker may not. What a worker presents again is looked at when it
-    /// has presented all.
+    /// Whether a change acquires nothing that its worker may not.
     pub(super) fn may_change(&mut self, key: usize, service: usize, changes: &[(Action, Resource)]) -> bool {
-        if self.guard.access.is_none() || self.workers.get(key).is_none_or(|w| self.recovery.is_telling(w.id))
-        {
+        if self.guard.access.is_none() {
             return true;
         }
         let acquired = changes.iter().filter(|(action, _)| *action == Action::Acquire);
@@ -385,8 +383,7 @@ impl<M: Memory> DirectorCore<M> {
         for (service, operations) in self.table.provided_services(key) {
             let names: Vec<&str> = operations.iter().map(|o| &**o).collect();
             if !self.may_provide(key, &service, &names) {
-                self.withdraw(key, &service);
-                self.held.wake_all();
+                self.withdraw(key, &service, fx);
                 self.news = true;
             }
         }
@@ -405,15 +402,12 @@ impl<M: Memory> DirectorCore<M> {
         *left = left.saturating_sub(pieces.len());
         for span in &pieces {
             let decision = self.may_acquire(key, span);
-            let provides = self.table.provides(key, span.space.service());
-            if decision.allow && provides {
+            if decision.allow {
                 continue;
             }
             let service = self.table.service_name(span.space.service()).to_owned();
-            if !decision.allow {
-                let uid = self.workers[key].identity.uid;
-                self.deny(uid, Verb::Acquire, &service, "", self.origin(decision.cause));
-            }
+            let uid = self.workers[key].identity.uid;
+            self.deny(uid, Verb::Acquire, &service, "", self.origin(decision.cause));
             // It holds it, so it can be recalled.
             let _ = self.table.rights.release(key, *span);
         }

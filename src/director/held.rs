@@ -133,6 +133,13 @@ impl Parked {
         within.iter().for_each(|key| self.wake(key));
     }
 
+    /// The same for all keys of a service.
+    fn wake_service(&mut self, service: usize) {
+        let within: Vec<Span> =
+            self.queues.keys().filter(|key| key.space.service() == service).copied().collect();
+        within.iter().for_each(|key| self.wake(key));
+    }
+
     /// For how long calls on a key have waited for its holder to give it up.
     pub fn has_been_leaving_ns(&self, span: &Span, now_ns: u64) -> Option<u64> {
         let queue = self.queues.get(span).filter(|queue| queue.leaving_ns != 0)?;
@@ -274,7 +281,7 @@ impl<M: Memory> DirectorCore<M> {
         fx: &mut impl Effects,
     ) -> Attempt {
         let Some(first) = spans.first() else { return Attempt::End(Status::NotBegun) };
-        if self.table.rights.is_withheld() {
+        if self.table.rights.is_withheld() || self.scatters.is_early(key) {
             return Attempt::Blocked;
         }
         match self.holders(spans) {
@@ -319,6 +326,9 @@ impl<M: Memory> DirectorCore<M> {
         now_ns: u64,
         fx: &mut impl Effects,
     ) -> Attempt {
+        if self.scatters.is_early(key) {
+            return Attempt::Blocked; // what this session has sent before goes first
+        }
         let worker_key = match self.table.rights.holder(span) {
             Holder::Worker(worker) => worker,
             Holder::Leaving(_) => return Attempt::Leaving,
@@ -384,8 +394,9 @@ impl<M: Memory> DirectorCore<M> {
         let mut best: Option<(u64, usize)> = None;
         let mut asking = Asking::new(now_ns);
         for provider in &self.table.operation(operation).providers {
-            let may_hold =
-                self.table.covers(provider, resource) && self.may_acquire(provider.worker, span).allow;
+            let may_hold = self.table.covers(provider, resource)
+                && self.may_acquire(provider.worker, span).allow
+                && !self.table.rights.is_leaving(provider.worker, span.space.service());
             let Some(worker) = self.workers.get_mut(provider.worker) else { continue };
             if !may_hold || !worker.is_serving() {
                 continue;
@@ -532,7 +543,8 @@ impl<M: Memory> DirectorCore<M> {
 
     /// A change of what a worker declares and holds in a service, whole or not at all: what it acquires it may get
     /// later, when a holder has handed it over. A worker that has come back, and has not told all yet, acquires what it
-    /// held before: it has it now, or it has lost it.
+    /// held before: it has it now, or it has lost it. It does so too in a service that it has withdrawn, and gives it up
+    /// when it has told all.
     pub fn change(
         &mut self,
         worker: usize,
@@ -540,22 +552,29 @@ impl<M: Memory> DirectorCore<M> {
         changes: &[(Action, Resource)],
         fx: &mut impl Effects,
     ) -> Status {
-        let Some(service) = self.table.provided_by(worker, service) else { return Status::NoSuchService };
-        let status = self.check_rights(worker, service, changes);
+        let presents = self.workers.get(worker).is_some_and(|w| self.recovery.presents(w.id, service));
+        let declares =
+            |(action, _): &(Action, Resource)| matches!(action, Action::Declare | Action::Withdraw);
+        let declares = changes.iter().any(declares);
+        let service = match self.table.provided_by(worker, service) {
+            Some(service) => service,
+            None if presents && !declares => match self.table.service_named(service) {
+                Ok(service) => service,
+                Err(status) => return status,
+            },
+            None => return Status::NoSuchService,
+        };
+        let status = self.check_rights(worker, service, changes, presents);
         if status != Status::Ok {
+            self.table.forget_if_unused(service);
             return status;
         }
-        let declares =
-            |(action, _): &&(Action, Resource)| matches!(action, Action::Declare | Action::Withdraw);
-        if !self.may_change(worker, service, changes) {
+        if !presents && !self.may_change(worker, service, changes) {
             return Status::PermissionDenied;
         }
-        if changes.iter().any(|change| declares(&change))
-            && let Err(status) = self.table.change(worker, service, changes)
-        {
+        if declares && let Err(status) = self.table.change(worker, service, changes) {
             return status;
         }
-        let presents = self.workers.get(worker).is_some_and(|w| self.recovery.is_telling(w.id));
         let mut status = Status::Ok;
         for &(action, resource) in changes {
             let Some(span) = span_of(service, resource) else { continue };
@@ -572,13 +591,24 @@ impl<M: Memory> DirectorCore<M> {
             status = done.err().unwrap_or(status);
         }
         self.tell(fx);
+        self.table.forget_if_unused(service);
         status
     }
 
-    /// Whether every right that a change names can be claimed or given back.
-    fn check_rights(&mut self, worker: usize, service: usize, changes: &[(Action, Resource)]) -> Status {
+    /// Whether every right that a change names can be claimed or given back. What a worker presents again it is not
+    /// refused for a quota's sake.
+    fn check_rights(
+        &mut self,
+        worker: usize,
+        service: usize,
+        changes: &[(Action, Resource)],
+        presents: bool,
+    ) -> Status {
         let acquired = changes.iter().filter(|(action, _)| *action == Action::Acquire).count();
-        if !self.table.rights.has_room(worker, acquired) || !self.may_hold_more(worker, acquired) {
+        let has_room = |core: &mut Self| {
+            core.table.rights.has_room(worker, acquired) && core.may_hold_more(worker, acquired)
+        };
+        if !presents && !has_room(self) {
             return Status::Busy;
         }
         for &(action, resource) in changes {
@@ -586,7 +616,7 @@ impl<M: Memory> DirectorCore<M> {
                 (Action::Declare | Action::Withdraw, _) => {}
                 (_, Some(span)) if span.first > span.last => return Status::BadResource,
                 (_, None) => return Status::BadResource,
-                (Action::Acquire, Some(span)) if !self.table.rights.is_claimable(&span) => {
+                (Action::Acquire, Some(span)) if !presents && !self.table.rights.is_claimable(&span) => {
                     return Status::Busy;
                 }
                 (Action::Acquire, Some(_)) => {}
@@ -623,7 +653,10 @@ impl<M: Memory> DirectorCore<M> {
     /// A worker has finished with a resource that it was told to give up.
     pub fn yielded(&mut self, worker: usize, service: &str, resource: Resource, fx: &mut impl Effects) {
         let Some(service) = self.table.service_of(service) else { return };
-        if let Some(span) = span_of(service, resource)
+        if resource == Resource::All && self.table.rights.left(worker, service) {
+            self.held.wake_service(service);
+            self.tell(fx);
+        } else if let Some(span) = span_of(service, resource)
             && span.first <= span.last
             && self.table.rights.yielded(worker, span)
         {
@@ -636,22 +669,30 @@ impl<M: Memory> DirectorCore<M> {
     /// Tells workers what they have got and what they are to give up, and looks again at what waited for that.
     pub(super) fn tell(&mut self, fx: &mut impl Effects) {
         for notice in self.table.rights.take_notices() {
-            let (Notice::Granted(key, span) | Notice::Recalled(key, span)) = notice;
+            let (key, service, resource) = match notice {
+                Notice::Granted(key, span) | Notice::Recalled(key, span) => {
+                    self.held.wake(&span);
+                    let resource = Resource::of_span(span.space.is_name(), span.first, span.last);
+                    (key, span.space.service(), resource)
+                }
+                Notice::Left(key, service) => {
+                    self.held.wake_service(service);
+                    (key, service, Resource::All)
+                }
+            };
             let Some(worker) = self.workers.get_mut(key) else { continue };
-            if let Notice::Granted(..) = notice {
-                worker.mark_right(self.table.service_name(span.space.service()));
-            }
-            let sequence = worker.count_rights();
-            let resource = Resource::of_span(span.space.is_name(), span.first, span.last);
-            let service = self.table.service_name(span.space.service());
+            let service = self.table.service_name(service);
             let told = match notice {
-                Notice::Granted(..) => Told::Granted { sequence, service, resource },
-                Notice::Recalled(..) => {
+                Notice::Granted(..) => {
+                    worker.mark_right(service);
+                    Told::Granted { sequence: worker.count_rights(), service, resource }
+                }
+                Notice::Recalled(..) | Notice::Left(..) => {
+                    let sequence = worker.count_rights();
                     Told::Recalled { sequence, service, resource, before: worker.pushed() }
                 }
             };
             fx.tell(key, told);
-            self.held.wake(&span);
         }
     }
 

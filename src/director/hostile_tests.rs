@@ -348,7 +348,11 @@ fn wrong_descriptors_are_refused() {
         let channel = place.greet(Role::Worker);
         let fds: Vec<BorrowedFd> = set.iter().map(AsFd::as_fd).collect();
         let shape = WorkShape::default();
-        say(&channel, &ToDirector::OpenWorker { worker: 0, credential: [0; 2], taken: 0, shape }, &fds);
+        say(
+            &channel,
+            &ToDirector::OpenWorker { worker: 0, credential: [0; 2], taken: 0, holds: false, shape },
+            &fds,
+        );
         expect_refusal(&channel, Status::Fault);
     }
     place.others_are_right(100);
@@ -429,7 +433,7 @@ fn a_worker_that_refused_a_session_is_asked_again() {
     let bytes = shape.progress().words as u64 * 8;
     let (_page, page) = sealed::create("trine progress page", bytes, bytes, Kind::WriterOnly).unwrap();
     let bell = Doorbell::new().unwrap();
-    let open = ToDirector::OpenWorker { worker: 0, credential: [0; 2], taken: 0, shape };
+    let open = ToDirector::OpenWorker { worker: 0, credential: [0; 2], taken: 0, holds: false, shape };
     say(&worker, &open, &[page.as_fd(), bell.as_fd()]);
     assert!(matches!(hear(&worker), Some(FromDirector::WorkerOpened { .. })));
     let operations = ["a", "b"].map(|name| Name::new("o", name).unwrap()).to_vec();

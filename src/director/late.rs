@@ -4,18 +4,23 @@
 //! missed the window, or its socket closed ──► verdicts for what it has; its rights count as held
 //!      │                                            │
 //!      ├── presents itself: t = taken is final ──►  position ≥ t: NOT_BEGUN, its slots are free
-//!      │                                            position < t: it still answers
-//!      └── dies, or has answered all ───────────►   its rights are nobody's
+//!      │        │                                   position < t: it still answers
+//!      │        └── once more, holding nothing: its program has heard that all is lost
+//!      └── dies, or holds nothing and has marked all done that it had begun ──► its rights are nobody's
 //! ```
 //! Such a worker is a new one to this director, with a new id. Of its old self only the books are kept. What it held
-//! exclusively it may still be working on: so in the services that the head of its segment marks nothing is granted,
-//! and calls end as those services say for an unheld resource, until it is known to be done.
+//! exclusively it may still be working on. Where this director knows what that is, it stays its; else nothing is granted
+//! in the services that the head of its segment marks, and calls end as those services say for an unheld resource.
+//!
+//! Whether it is done its progress page says, entry by entry: the sessions of the calls may be long gone.
 
 use super::core::{DirectorCore, Effects};
 use super::recovery::{Inherited, Presence};
 use super::worker::Standing;
-use crate::core::Memory;
+use crate::core::ledger::Entry;
+use crate::core::{Memory, Read};
 use crate::error::Status;
+use crate::layout::{Progress, WorkShape};
 
 /// Which services, by a hash of their names, a worker may hold a right in: a bit for each.
 pub type Holds = [u64; HOLDS_WORDS];
@@ -34,6 +39,33 @@ pub fn holds_bit(service: &str) -> (usize, u64) {
     (bit / 64, 1 << (bit % 64))
 }
 
+/// Whether a service is marked.
+pub(super) fn is_marked(holds: &Holds, service: &str) -> bool {
+    let (word, bit) = holds_bit(service);
+    holds[word] & bit != 0
+}
+
+/// A worker that was given up, is back, and holds nothing any more: it only has to finish what it has begun.
+pub(super) struct Late<M: Memory> {
+    /// Its old id.
+    worker: u64,
+    /// Its old page, which it alone writes: whom it lies to is itself.
+    page: M::Ro,
+    at: Progress,
+}
+
+impl<M: Memory> Late<M> {
+    /// Whether it has finished what an entry of its ledger names.
+    fn has_done(&self, e: u16, entry: &Entry) -> bool {
+        let word = self.at.done + usize::from(e);
+        word < self.at.words && self.page.load(word) == entry.position + 1
+    }
+}
+
+fn is_away(inherited: &Inherited) -> bool {
+    matches!(inherited.presence, Presence::Awaited | Presence::Missed)
+}
+
 impl<M: Memory> DirectorCore<M> {
     /// What an inherited worker may hold exclusively. Before anybody attaches.
     pub fn inherit_rights(&mut self, worker: u64, holds: Holds) {
@@ -43,79 +75,84 @@ impl<M: Memory> DirectorCore<M> {
     }
 
     /// A worker that was given up is back, too late to go on as itself, and says where it stood: what lies behind that
-    /// it never began. What it had begun it still answers.
-    pub fn too_late(&mut self, worker: u64, taken: u64, fx: &mut impl Effects) {
+    /// it never began. What it had begun it still answers. `holds`: its program has not heard yet that it has lost what
+    /// it held; it will come once more.
+    pub fn too_late(
+        &mut self,
+        worker: u64,
+        taken: u64,
+        holds: bool,
+        (page, shape): (M::Ro, WorkShape),
+        fx: &mut impl Effects,
+    ) {
         let mut unbegun = Vec::new();
-        let missed = |w: &&mut Inherited| w.worker == worker && matches!(w.presence, Presence::Missed);
-        if let Some(inherited) = self.recovery.workers.iter_mut().find(missed) {
-            inherited.is_declared = true;
-            let behind = inherited.entries.extract_if(.., |entry| entry.position >= taken);
-            unbegun.extend(behind.map(|entry| (entry.session, entry.ticket)));
+        // Who refused it may have known that it is too late before the clock of this thread says so.
+        let late = |w: &&mut Inherited| w.worker == worker && is_away(w);
+        if let Some(inherited) = self.recovery.workers.iter_mut().find(late) {
+            let behind = inherited.entries.extract_if(.., |(_, entry)| entry.position >= taken);
+            unbegun.extend(behind.map(|(_, entry)| (entry.session, entry.ticket)));
         }
-        let gone = self.workers.iter_mut().find(|(_, w)| w.id == worker && w.standing == Standing::Gone);
-        if let Some((_, gone)) = gone {
-            unbegun.extend(gone.disown(taken).into_iter().map(|flight| (flight.session, flight.ticket)));
+        if let Some(key) = self.gone_worker(worker) {
+            let flights = self.workers[key].disown(taken).into_iter();
+            unbegun.extend(flights.map(|flight| (flight.session, flight.ticket)));
         }
         for (session, ticket) in unbegun {
             self.end_dead(session, ticket, (Status::NotBegun, 0), fx);
         }
-        self.review_missed(fx);
+        if !holds && !self.late.iter().any(|late| late.worker == worker) {
+            self.late.push(Late { worker, page, at: shape.progress() });
+        }
+        self.review_late(fx);
     }
 
-    /// Looks which of the workers that missed the window are done with all that they had begun, and what may be
-    /// granted again.
-    pub(super) fn review_missed(&mut self, fx: &mut impl Effects) {
-        let mut workers = std::mem::take(&mut self.recovery.workers);
-        for worker in workers.iter_mut().filter(|w| w.presence == Presence::Missed && w.is_declared) {
-            // Of a session that is gone nobody can say whether its calls were answered.
-            worker.entries.retain(|entry| {
-                let session = self.session_key(entry.session).map(|key| &self.sessions[key]);
-                session.is_none_or(|session| !session.is_answered(entry.ticket))
-            });
-            if worker.entries.is_empty() {
-                // It has nothing more to say as its old self.
-                worker.presence = Presence::Dead;
-                self.recovery.unsettle();
+    fn gone_worker(&self, id: u64) -> Option<usize> {
+        let gone = |w: &super::worker::Worker<M>| w.id == id && w.standing == Standing::Gone;
+        self.workers.iter().find(|(_, w)| gone(w)).map(|(key, _)| key)
+    }
+
+    /// Looks which of those that came too late are done with all that they had begun, and what may be granted again.
+    pub(super) fn review_late(&mut self, fx: &mut impl Effects) {
+        for late in std::mem::take(&mut self.late) {
+            let away = |w: &&mut Inherited| w.worker == late.worker && is_away(w);
+            if let Some(inherited) = self.recovery.workers.iter_mut().find(away) {
+                inherited.entries.retain(|(e, entry)| !late.has_done(*e, entry));
+                if inherited.entries.is_empty() && inherited.presence == Presence::Missed {
+                    // It has nothing more to say as its old self.
+                    inherited.presence = Presence::Dead;
+                    self.recovery.unsettle();
+                } else {
+                    self.late.push(late);
+                }
+            } else if let Some(key) = self.gone_worker(late.worker) {
+                if self.workers[key].has_done_all() {
+                    self.worker_dead(key, fx);
+                } else {
+                    self.late.push(late);
+                }
             }
         }
-        self.recovery.workers = workers;
         self.withhold_services(fx);
-    }
-
-    /// Whether a worker that missed the window, and lives, may hold something in a service.
-    pub(super) fn may_be_held(&self, service: &str) -> bool {
-        let (word, bit) = holds_bit(service);
-        let missed = |w: &&Inherited| w.presence == Presence::Missed;
-        self.recovery.workers.iter().filter(missed).any(|w| w.holds[word] & bit != 0)
     }
 
     /// Brings up to date in which services nothing is granted.
     pub(super) fn withhold_services(&mut self, fx: &mut impl Effects) {
-        let is_missed = self.recovery.workers.iter().any(|w| w.presence == Presence::Missed);
-        let withheld = self.table.service_names().filter(|(_, name)| is_missed && self.may_be_held(name));
-        let withheld = withheld.map(|(key, _)| key).collect();
+        // While the window is open nothing is granted anywhere.
+        let names = self.table.service_names().filter(|_| !self.recovery.is_open());
+        let withheld =
+            names.filter(|(_, name)| self.recovery.may_be_held(name)).map(|(key, _)| key).collect();
         if self.table.rights.withhold_services(withheld) {
             self.tell(fx);
             self.held.wake_all();
         }
     }
 
-    /// A service is new in the table: somebody who missed the window may hold something in it.
+    /// A service is new in the table: somebody who is not here may hold something in it.
     pub(super) fn withhold_new_service(&mut self, service: &str) {
-        if self.recovery.workers.iter().any(|w| w.presence == Presence::Missed)
-            && self.may_be_held(service)
+        if !self.recovery.is_open()
+            && self.recovery.may_be_held(service)
             && let Some(key) = self.table.service_of(service)
         {
             self.table.rights.withhold_service(key);
         }
-    }
-
-    /// Ends what an inherited worker had, now that it is known to be dead; its clients were told long ago, and now
-    /// their slots can be free.
-    pub(super) fn end_missed(&mut self, entries: Vec<crate::core::ledger::Entry>, fx: &mut impl Effects) {
-        for entry in entries {
-            self.end_dead(entry.session, entry.ticket, (Status::WorkerDied, 0), fx);
-        }
-        self.withhold_services(fx);
     }
 }

@@ -93,6 +93,16 @@ pub struct InheritedLedger {
     pub pidfd: Option<OwnedFd>,
 }
 
+/// What a worker that comes too late says of itself, as it was.
+pub struct TooLate {
+    pub worker: u64,
+    pub taken: u64,
+    /// Its program has not heard that it has lost what it held.
+    pub holds: bool,
+    pub page: Ro,
+    pub shape: WorkShape,
+}
+
 /// A question about a request.
 pub struct Asked {
     pub uid: u32,
@@ -158,10 +168,7 @@ pub enum ToData {
     Republished(Connection),
     Inspect(Connection),
     /// A worker that was given up has come back too late, and says where it stood.
-    TooLate {
-        worker: u64,
-        taken: u64,
-    },
+    TooLate(Box<TooLate>),
     Explain(Connection, Box<Asked>),
     /// New rules.
     Access(Arc<Access>),

@@ -16,7 +16,7 @@
 use std::collections::HashMap;
 
 use super::core::{DirectorCore, Effects, Peer, Took};
-use super::late::Holds;
+use super::late::{Holds, is_marked};
 use super::session::Session;
 use super::worker::{Standing, Worker};
 use crate::core::ledger::Entry;
@@ -48,13 +48,12 @@ pub(super) enum Presence {
 pub(super) struct Inherited {
     pub worker: u64,
     pub presence: Presence,
-    /// It came after the window, and has said what it never began.
-    pub is_declared: bool,
     /// In which services it may hold an exclusive right.
     pub holds: Holds,
     /// It has come back, and has not said yet that it has told all that it provides.
     is_telling: bool,
-    pub entries: Vec<Entry>,
+    /// What was in its hands, by the entries' numbers.
+    pub entries: Vec<(u16, Entry)>,
 }
 
 /// What is inherited, and not all settled.
@@ -139,19 +138,26 @@ impl Recovery {
         (self.open || self.telling_until_ns.is_some()) && self.workers.iter().any(|w| w.is_telling)
     }
 
-    /// Whether a worker has come back and has not told all that it provides and holds.
-    pub(super) fn is_telling(&self, worker: u64) -> bool {
-        self.hears_more() && self.workers.iter().any(|w| w.worker == worker && w.is_telling)
+    /// Whether a worker has come back, has not told all that it provides and holds, and may have held something in a
+    /// service: what it acquires there it had. However long it takes, nobody else has got it meanwhile.
+    pub(super) fn presents(&self, worker: u64, service: &str) -> bool {
+        self.workers.iter().any(|w| w.worker == worker && w.is_telling && is_marked(&w.holds, service))
+    }
+
+    /// Whether somebody who lives, and is not here or has not told all, may hold something in a service.
+    pub(super) fn may_be_held(&self, service: &str) -> bool {
+        let unheard = |w: &&Inherited| w.presence == Presence::Missed || w.is_telling;
+        self.workers.iter().filter(unheard).any(|w| is_marked(&w.holds, service))
+    }
+
+    /// A worker that came back has told all; or it is dead, and holds nothing.
+    pub(super) fn has_told(&mut self, worker: u64) {
+        self.workers.iter_mut().filter(|w| w.worker == worker).for_each(|w| w.is_telling = false);
     }
 
     /// There is a ledger more that can be forgotten.
     pub(super) fn unsettle(&mut self) {
         self.unsettled = true;
-    }
-
-    /// Whether a worker that lives has not come back in time.
-    pub(super) fn has_missed(&self) -> bool {
-        self.workers.iter().any(|w| w.presence == Presence::Missed)
     }
 
     /// Whether sessions and workers may still come back.
@@ -198,12 +204,15 @@ pub struct CarriedOver {
     pub taken: u64,
     /// Entries that are open, by their number.
     pub entries: Vec<(u16, Entry)>,
+    /// In which services it may hold an exclusive right: until it has told all, only the old segment knew.
+    pub holds: Holds,
 }
 
-/// Finds that out: from the old ledger, the worker's final `taken`, and its done marks.
+/// Finds that out: from the old ledger and its head, the worker's final `taken`, and its done marks.
 pub fn carry_over(
     old_start: u64,
     entries: &[(u16, Entry)],
+    holds: Holds,
     taken: u64,
     page: &impl Read,
     at: &Progress,
@@ -225,7 +234,8 @@ pub fn carry_over(
     let open = |&&(e, entry): &&(u16, Entry)| {
         entry.position < taken && page.load(at.done + usize::from(e)) != entry.position + 1
     };
-    Ok(CarriedOver { start: top.max(taken), taken, entries: entries.iter().filter(open).copied().collect() })
+    let entries = entries.iter().filter(open).copied().collect();
+    Ok(CarriedOver { start: top.max(taken), taken, entries, holds })
 }
 
 impl<M: Memory> DirectorCore<M> {
@@ -237,15 +247,8 @@ impl<M: Memory> DirectorCore<M> {
         for (_, e) in entries {
             recovery.tickets.insert((e.session, e.ticket), (index, e.position));
         }
-        let entries = entries.iter().map(|&(_, e)| e).collect();
-        recovery.workers.push(Inherited {
-            worker,
-            presence,
-            is_declared: false,
-            holds: Holds::default(),
-            is_telling: false,
-            entries,
-        });
+        let (entries, holds) = (entries.to_vec(), Holds::default());
+        recovery.workers.push(Inherited { worker, presence, holds, is_telling: false, entries });
         recovery.unsettled = true;
     }
 
@@ -321,11 +324,15 @@ impl<M: Memory> DirectorCore<M> {
         Ok(key)
     }
 
-    /// A worker that came back has told all that it provides; or it is dead, and holds nothing.
-    pub fn provided_again(&mut self, key: usize) {
+    /// A worker that came back has told all that it provides and holds, and its program has heard of what it has lost.
+    /// What it holds of what it does not provide any more it gives up.
+    pub fn provided_again(&mut self, key: usize, fx: &mut impl Effects) {
         let Some(id) = self.workers.get(key).map(|w| w.id) else { return };
-        if let Some(inherited) = self.recovery.workers.iter_mut().find(|w| w.worker == id) {
-            inherited.is_telling = false;
+        if self.recovery.workers.iter().any(|w| w.worker == id) {
+            self.recovery.has_told(id);
+            self.table.leave_what_is_not_provided(key);
+            self.tell(fx);
+            self.withhold_services(fx);
             self.news = true;
             self.recheck_worker(key);
         }
@@ -338,8 +345,11 @@ impl<M: Memory> DirectorCore<M> {
             Presence::Awaited => inherited.presence = Presence::Dead,
             Presence::Missed => {
                 inherited.presence = Presence::Dead;
-                let entries = std::mem::take(&mut inherited.entries);
-                self.end_missed(entries, fx);
+                for (_, entry) in std::mem::take(&mut inherited.entries) {
+                    // Its clients were told long ago, and now their slots can be free.
+                    self.end_dead(entry.session, entry.ticket, (Status::WorkerDied, 0), fx);
+                }
+                self.withhold_services(fx);
             }
             Presence::Presented(_) | Presence::Buried(_) | Presence::Dead => {}
         }
@@ -375,7 +385,9 @@ impl<M: Memory> DirectorCore<M> {
             self.recovery.telling_until_ns = Some(now_ns + TELLING_NS);
         }
         let is_told = !self.recovery.hears_more();
-        self.recovery.telling_until_ns.take_if(|until_ns| is_told || now_ns >= *until_ns);
+        if self.recovery.telling_until_ns.take_if(|until_ns| is_told || now_ns >= *until_ns).is_some() {
+            self.withhold_services(fx);
+        }
         if self.table.rights.is_withheld() && !self.recovery.awaits_holders() {
             self.table.rights.withhold(false);
             self.tell(fx);

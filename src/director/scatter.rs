@@ -64,6 +64,19 @@ impl Scatters {
         self.queues.is_empty() && self.early.is_empty()
     }
 
+    /// Whether a scatter of this session can't be planned yet: what the session has sent after it on exclusive keys must
+    /// not go before it.
+    #[inline]
+    pub fn is_early(&self, session: usize) -> bool {
+        !self.early.is_empty() && self.early.iter().any(|&(key, _)| key == session)
+    }
+
+    /// Whether there is any such.
+    #[inline]
+    pub fn has_early(&self) -> bool {
+        !self.early.is_empty()
+    }
+
     /// Workers for which parts wait.
     pub fn workers(&self) -> impl Iterator<Item = usize> {
         self.queues.keys().copied()
@@ -172,6 +185,7 @@ impl<M: Memory> DirectorCore<M> {
             for (key, slots) in std::mem::take(&mut self.scatters.early) {
                 self.scatter(key, slots, now_ns, fx);
             }
+            self.held.wake_all();
         }
     }
 
@@ -420,7 +434,6 @@ impl<M: Memory> DirectorCore<M> {
 
     /// Gives parts that wait to workers that have room now, and ends those whose worker is gone.
     pub(super) fn serve_parts(&mut self, now_ns: u64, fx: &mut impl Effects) -> bool {
-        self.scatter_early(now_ns, fx);
         let workers: Vec<usize> = self.scatters.workers().collect();
         workers.into_iter().fold(false, |found, worker| self.serve_parts_of(worker, now_ns, fx) | found)
     }

@@ -25,9 +25,6 @@ impl<M: Memory> DirectorCore<M> {
             self.show_life();
             self.watch_workers(now_ns, fx);
             self.sweep_cancelled(None, fx);
-            if self.recovery.has_missed() {
-                self.review_missed(fx);
-            }
         }
     }
 
@@ -68,11 +65,12 @@ impl<M: Memory> DirectorCore<M> {
         }
     }
 
-    /// When to look again: only while somebody has something in his hands.
+    /// When to look again: only while somebody has something in his hands, also one who was given up and finishes it.
     pub(super) fn watch_again_ns(&self) -> u64 {
         let is_busy = |w: &super::worker::Worker<M>| {
             w.in_flight() > 0 && !w.pulse.stalled && w.pulse.stalls_ns() < u64::MAX
         };
-        if self.workers.iter().any(|(_, w)| is_busy(w)) { self.watch_at_ns } else { u64::MAX }
+        let waits = !self.late.is_empty() || self.workers.iter().any(|(_, w)| is_busy(w));
+        if waits { self.watch_at_ns } else { u64::MAX }
     }
 }

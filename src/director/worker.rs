@@ -176,7 +176,7 @@ impl<M: Memory> Worker<M> {
             wanted: Parking::new(at.wanted, 0),
             rights_at: at.rights,
             rights: 0,
-            holds: Holds::default(),
+            holds: work.copy_out(at.head + head::HOLDS),
             indices: Indices::default(),
             touched: false,
             sessions: 0,
@@ -398,6 +398,12 @@ impl<M: Memory> Worker<M> {
     pub fn disown(&mut self, taken: u64) -> Vec<Flight> {
         let unbegun = self.flights.iter_mut().filter(|f| f.on && f.position >= taken);
         unbegun.map(std::mem::take).collect()
+    }
+
+    /// It was given up. Whether it has marked all done that it had begun.
+    pub fn has_done_all(&mut self) -> bool {
+        self.collect_done();
+        self.flights.iter().all(|flight| !flight.on)
     }
 
     /// It may hold a right in a service from now on: on its books, before it hears of it.

@@ -107,6 +107,8 @@ pub struct Attached {
     unsent: VecDeque<ToDirector>,
     /// What it holds exclusively.
     pub rights: Rights,
+    /// It has presented itself again, and not yet said that this is all.
+    owes_word: bool,
 }
 
 impl Attached {
@@ -117,7 +119,8 @@ impl Attached {
         let (page, page_fd) =
             sealed::create("trine progress page", page_bytes, page_bytes, Kind::WriterOnly)?;
         let own = Doorbell::among(Among::users(&[own_uid(), peer_uid(channel.as_fd())?]))?;
-        let open = ToDirector::OpenWorker { worker: 0, credential: [0; 2], taken: 0, shape };
+        let (worker, credential, taken, holds) = (0, [0; 2], 0, false);
+        let open = ToDirector::OpenWorker { worker, credential, taken, holds, shape };
         let opened = present(&channel, &open, &page_fd, &own, ANSWER_NS)?;
         waiter.add_doorbell(&own, 0)?;
         waiter.add_socket(&channel, 0)?;
@@ -136,6 +139,7 @@ impl Attached {
             named: VecDeque::new(),
             unsent: VecDeque::new(),
             rights: Rights::default(),
+            owes_word: false,
         })
     }
 
@@ -146,7 +150,8 @@ impl Attached {
         // A director listens. From here on nothing more is taken from the old ring, whatever becomes of this one.
         let taken = self.core.stop_taking();
         let (worker, credential, shape) = (self.core.id(), self.credential, self.shape);
-        let open = ToDirector::OpenWorker { worker, credential, taken, shape };
+        let holds = self.rights.is_held();
+        let open = ToDirector::OpenWorker { worker, credential, taken, holds, shape };
         let opened = match present(&channel, &open, &self.page, &self.own, BACK_NS) {
             Ok(opened) => opened,
             Err(Error::Refused { status: Status::MayHaveRun, .. }) => return Ok(false),
@@ -163,6 +168,7 @@ impl Attached {
         self.named.clear();
         self.unsent.clear();
         self.rights.begin_again();
+        self.owes_word = false;
         self.channel = Some(channel);
         Ok(true)
     }
@@ -423,16 +429,21 @@ impl Attached {
         self.ask_whether(&ToDirector::Change { service: service.clone(), changes: changes.to_vec() })
     }
 
-    /// Tells a new director what this worker held of a service, and gives up again what it was giving up.
-    pub fn present_again(&mut self, service: &Name) -> Result<(), Error> {
-        let (held, unfinished) = self.rights.earlier(service);
-        for (action, resources) in [(Action::Acquire, held), (Action::Release, unfinished)] {
-            for some in resources.chunks(limits::RESOURCES_PER_CHANGE) {
-                let changes: Vec<_> = some.iter().map(|&resource| (action, resource)).collect();
-                self.change(service, &changes)?;
+    /// Tells a new director what this worker held, and gives up again what it was giving up. What the director refuses
+    /// is lost.
+    pub fn present_again(&mut self) {
+        for service in self.rights.earlier_services() {
+            let (held, unfinished) = self.rights.earlier(&service);
+            for (action, resources) in [(Action::Acquire, held), (Action::Release, unfinished)] {
+                for some in resources.chunks(limits::RESOURCES_PER_CHANGE) {
+                    let changes: Vec<_> = some.iter().map(|&resource| (action, resource)).collect();
+                    if let Err(error) = self.change(&service, &changes) {
+                        let service = service.as_str();
+                        tracing::warn!(%error, service, ?action, "rights could not be presented again");
+                    }
+                }
             }
         }
-        Ok(())
     }
 
     /// The key of a name.
@@ -464,12 +475,22 @@ impl Attached {
         self.ask_whether(&ToDirector::Provide { service, first, operations })
     }
 
-    /// Says that a worker that came back has told all that it provides and holds.
-    pub fn provided_again(&mut self) {
+    /// A worker that came back has presented all that it provides and holds: what was not confirmed is lost.
+    pub fn presented_all(&mut self) {
         if self.is_attached() {
             self.rights.lose_unconfirmed();
+            self.owes_word = true;
+            self.say_that_all_is_told();
         }
-        self.send(&ToDirector::Republished);
+    }
+
+    /// Says to the director that it has told all: once the program has heard of what it has lost, so that nobody has
+    /// got that before.
+    pub fn say_that_all_is_told(&mut self) {
+        if self.owes_word && !self.rights.has_told() {
+            self.owes_word = false;
+            self.send(&ToDirector::Republished);
+        }
     }
 
     /// No more.

@@ -354,13 +354,16 @@ impl Worker {
                 listener(&told.event);
                 self.listener.borrow_mut().get_or_insert(listener);
             }
+            let attached = &mut self.inner.borrow_mut().attached.1;
             if let Some((service, resource)) = told.yields {
-                self.inner.borrow_mut().attached.1.give_up(service, resource);
+                attached.give_up(service, resource);
             }
+            attached.say_that_all_is_told();
         }
     }
 
-    /// Provides it no more. What was given to this worker already it still serves. Blocks for a round trip.
+    /// Provides it no more. What was given to this worker already it still serves; then it has lost all that it held
+    /// there exclusively, and hears so: [`Event::Lost`]. Blocks for a round trip.
     ///
     /// # Errors
     /// [`Error::Refused`] with NO_SUCH_SERVICE, if it never did.
@@ -564,7 +567,12 @@ impl Inner {
                     operation.is_some_and(|(name, _)| name == service)
                         && begun.keys().any(|key| resource.covers(key))
                 });
-                open.attachment == number && begun.position < before && concerns
+                let is_old = open.attachment != number;
+                if about.is_none() {
+                    is_old || begun.position < before
+                } else {
+                    !is_old && begun.position < before && concerns
+                }
             })
         };
         if attached.rights.settle(taken, is_kept) {
@@ -621,37 +629,49 @@ impl Inner {
             return Ok(());
         }
         self.attach_at_ns = now_ns + ATTACH_NS;
-        match self.attached.1.come_back(&self.bus, &self.waiter).and_then(|known| match known {
-            true => Ok(()),
-            false => self.begin_anew(),
-        }) {
-            Ok(()) => self.provide_again(),
-            Err(error @ (Error::ProtocolMismatch { .. } | Error::NotASocket { .. })) => Err(error),
-            Err(_) => Ok(()),
+        match self.attached.1.come_back(&self.bus, &self.waiter) {
+            Ok(true) => self.provide_again(),
+            Ok(false) if self.attached.1.rights.is_held() => {
+                // The program hears of it first; then this one says so, and is refused once more.
+                self.attached.1.rights.lose_all();
+                self.attach_at_ns = now_ns;
+            }
+            Ok(false) => match self.begin_anew() {
+                Ok(()) => self.provide_again(),
+                Err(error) => return given_up(error),
+            },
+            Err(error) => return given_up(error),
         }
+        Ok(())
     }
 
     fn begin_anew(&mut self) -> Result<(), Error> {
         let attached = Attached::attach(&self.bus, self.shape, &self.waiter)?;
         self.waiter.remove_doorbell(self.attached.1.doorbell());
         let number = self.attached.0 + 1;
-        let mut old = std::mem::replace(&mut self.attached, (number, attached));
-        self.attached.1.rights.tell_first(old.1.rights.lose_all());
+        let old = std::mem::replace(&mut self.attached, (number, attached));
+        self.attached.1.rights = old.1.rights.of_successor();
         self.old.push(old);
         let begun = &self.begun;
         self.old.retain(|(number, _)| begun.iter().any(|(_, open)| open.attachment == *number));
         Ok(())
     }
 
-    /// Tells a new director what this worker provides. If that one goes away meanwhile, the next is told.
-    fn provide_again(&mut self) -> Result<(), Error> {
-        for service in &self.services {
-            if let Err(error) = provide_again(&mut self.attached.1, service) {
+    /// Tells a new director what this worker provides and holds. If that one goes away meanwhile, the next is told. One
+    /// that drains provides nothing more.
+    fn provide_again(&mut self) {
+        let attached = &mut self.attached.1;
+        let drains = attached.rights.is_draining();
+        for service in self.services.iter().filter(|_| !drains) {
+            if let Err(error) = provide_again(attached, service) {
                 tracing::warn!(%error, service = service.name.as_str(), "a service could not be provided again");
             }
         }
-        self.attached.1.provided_again();
-        Ok(())
+        attached.present_again();
+        attached.presented_all();
+        if drains && let Err(error) = attached.drain() {
+            tracing::warn!(%error, "a new director could not be asked for leave");
+        }
     }
 
     /// A request that has begun, and the attachment that it came from.
@@ -697,7 +717,15 @@ impl Inner {
     }
 }
 
-/// Tells a new director about a service: what this worker provides of it, speaks for, and held.
+/// What ends a program's look for a director: that there is one, with which it can't work.
+fn given_up(error: Error) -> Result<(), Error> {
+    match error {
+        error @ (Error::ProtocolMismatch { .. } | Error::NotASocket { .. }) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Tells a new director about a service: what this worker provides of it, and speaks for.
 fn provide_again(attached: &mut Attached, service: &Service) -> Result<(), Error> {
     let Service { name, first, operations, options } = service;
     let mut resources = options.resources.chunks(limits::RESOURCES_PER_CHANGE);
@@ -708,7 +736,7 @@ fn provide_again(attached: &mut Attached, service: &Service) -> Result<(), Error
         let more: Vec<_> = more.iter().map(|&resource| (Action::Declare, resource)).collect();
         attached.change(name, &more)?;
     }
-    attached.present_again(name)
+    Ok(())
 }
 
 fn check_resources(count: usize) -> Result<(), Error> {

@@ -3,11 +3,13 @@
 //! ```text
 //! Granted ─► held ─► event Gained ─► its first call
 //! Recalled ─► the ring is served up to `before`, and begun calls on it are answered ─► event Lost ─► Yielded
+//! withdrawn ─► Recalled, of all that is held of the service
 //! ```
 //! Both ends of a right are seen by the program in order with its calls: it hears of a right before the first call on
 //! it, and of the loss after the last one and before anybody else can have it.
 //!
-//! A new director is told what is held before it grants anything: what it confirms was never lost.
+//! A new director is told what is held before it grants anything: what it confirms was never lost. What it does not
+//! confirm the program hears of before that director is told that this is all.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -30,7 +32,7 @@ pub enum Event {
     Lost {
         /// Of which service.
         service: String,
-        /// What.
+        /// What: all of it, where the worker has withdrawn the service.
         resource: Resource,
     },
     /// It was asked to drain: what it was given it still serves, then serving ends.
@@ -102,8 +104,19 @@ impl Rights {
     /// The worker is to leave.
     pub fn drain(&mut self, sequence: u64, before: u64) {
         self.heard = self.heard.max(sequence);
-        self.draining = Some(Due { before, kept: false });
-        self.told.push_back(Told { event: Event::Draining, yields: None });
+        if self.draining.replace(Due { before, kept: false }).is_none() {
+            self.told.push_back(Told { event: Event::Draining, yields: None });
+        }
+    }
+
+    /// Whether it was asked to drain, by this director or an earlier one.
+    pub fn is_draining(&self) -> bool {
+        self.draining.is_some()
+    }
+
+    /// Whether the program may think that it holds something.
+    pub fn is_held(&self) -> bool {
+        !self.held.is_empty() || !self.earlier.is_empty() || self.has_told()
     }
 
     /// Whether there is something to tell the program.
@@ -112,9 +125,13 @@ impl Rights {
         !self.told.is_empty()
     }
 
-    /// The next event.
+    /// The next event. What it says is lost is not held any more.
     pub fn next_told(&mut self) -> Option<Told> {
-        self.told.pop_front()
+        let told = self.told.pop_front()?;
+        if let Some((service, resource)) = &told.yields {
+            self.cut(service, *resource);
+        }
+        Some(told)
     }
 
     /// Whether something may be given up, now that the ring was served up to `taken`.
@@ -144,9 +161,6 @@ impl Rights {
                 continue;
             }
             let Recall { service, resource, .. } = recall;
-            if let Some((is_name, first, last)) = resource.span() {
-                self.cut(&service, is_name, first, last);
-            }
             let event = Event::Lost { service: service.as_str().into(), resource };
             self.told.push_back(Told { event, yields: Some((service, resource)) });
         }
@@ -155,14 +169,17 @@ impl Rights {
         !due.kept && taken >= due.before
     }
 
-    fn cut(&mut self, service: &Name, is_name: bool, first: u64, last: u64) {
-        let key = (service.clone(), is_name);
-        if let Some(held) = self.held.get_mut(&key) {
-            held.cut(first, last);
-            if held.is_empty() {
-                self.held.remove(&key);
+    fn cut(&mut self, service: &Name, resource: Resource) {
+        self.held.retain(|(name, named), held| {
+            if name == service {
+                match resource.span() {
+                    Some((is_name, first, last)) if is_name == *named => _ = held.cut(first, last),
+                    Some(_) => {}
+                    None => *held = Intervals::default(),
+                }
             }
-        }
+            !held.is_empty()
+        });
     }
 
     /// What it holds of a service.
@@ -181,23 +198,25 @@ impl Rights {
     /// until [`lose_unconfirmed`](Self::lose_unconfirmed): also what it was about to be told that it has lost.
     pub fn begin_again(&mut self) {
         self.heard = 0;
+        let recalls = std::mem::take(&mut self.recalls).into_iter();
+        self.unfinished.extend(recalls.map(|recall| (recall.service, recall.resource)));
+        for told in std::mem::take(&mut self.told) {
+            match told.yields {
+                Some(unfinished) => self.unfinished.push(unfinished),
+                None => self.told.push_back(told),
+            }
+        }
+        // What it has left by withdrawing it may have come back to: so it is named piece by piece.
+        let (pieces, all): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.unfinished).into_iter().partition(|(_, what)| *what != Resource::All);
+        self.unfinished = pieces;
+        for (service, _) in all {
+            let held = resources(&self.held, service.as_str()).into_iter();
+            self.unfinished.extend(held.map(|piece| (service.clone(), piece)));
+        }
         for ((service, is_name), held) in std::mem::take(&mut self.held) {
             for (first, last, ()) in held.iter() {
                 self.keep(&service, is_name, first, last);
-            }
-        }
-        for Recall { service, resource, .. } in std::mem::take(&mut self.recalls) {
-            self.unfinished.push((service, resource));
-        }
-        for told in std::mem::take(&mut self.told) {
-            match told.yields {
-                Some((service, resource)) => {
-                    if let Some((is_name, first, last)) = resource.span() {
-                        self.keep(&service, is_name, first, last);
-                    }
-                    self.unfinished.push((service, resource));
-                }
-                None => self.told.push_back(told),
             }
         }
     }
@@ -214,24 +233,32 @@ impl Rights {
         (resources(&self.earlier, service.as_str()), unfinished.map(|&(_, resource)| resource).collect())
     }
 
-    /// The new director has heard all: what it has not granted again is lost.
+    /// The services of which it had something.
+    pub fn earlier_services(&self) -> Vec<Name> {
+        let mut services: Vec<Name> = self.earlier.keys().map(|(service, _)| service.clone()).collect();
+        services.dedup();
+        services
+    }
+
+    /// The new director has heard all: what it has not granted again is lost. The program is to hear of that before the
+    /// director may think that it has.
     pub fn lose_unconfirmed(&mut self) {
         self.unfinished.clear();
         let lost = lost(std::mem::take(&mut self.earlier));
         self.told.extend(lost);
     }
 
-    /// The director is gone, the next one does not know this worker, and all rights are lost. Returns what the program
-    /// is to be told.
-    pub fn lose_all(&mut self) -> VecDeque<Told> {
+    /// The director is gone, the next one does not know this worker, and all rights are lost.
+    pub fn lose_all(&mut self) {
         self.begin_again();
         self.lose_unconfirmed();
-        std::mem::take(&mut self.told)
     }
 
-    /// Adds what an earlier attachment left to tell.
-    pub fn tell_first(&mut self, told: VecDeque<Told>) {
-        told.into_iter().rev().for_each(|told| self.told.push_front(told));
+    /// The rights of a new worker in the place of one that was not known any more: it has none, and drains if that one
+    /// did.
+    pub fn of_successor(&self) -> Rights {
+        let draining = self.is_draining().then_some(Due { before: u64::MAX, kept: false });
+        Rights { draining, ..Rights::default() }
     }
 }
 
@@ -292,5 +319,53 @@ mod tests {
         assert!(rights.holds("s", Resource::from(2)) && rights.holds("s", Resource::from(15)));
         rights.granted(3, &service, Resource::from(1));
         assert!(rights.has_told(), "that is news");
+    }
+
+    #[test]
+    fn a_withdrawn_service_is_lost_as_a_whole_and_what_it_was_under_the_next_director_piece_by_piece() {
+        let service = Name::new("service", "s").unwrap();
+        let of = |resource| Event::Lost { service: "s".into(), resource };
+        let mut rights = Rights::default();
+        let name = Resource::from(crate::Key::from_word(7, true));
+        for (sequence, resource) in [Resource::from(1..=4), name].into_iter().enumerate() {
+            rights.granted(sequence as u64 + 1, &service, resource);
+        }
+        while rights.next_told().is_some() {}
+        rights.recalled(3, service.clone(), Resource::All, 5);
+        assert!(!rights.is_due(4) && rights.is_due(5));
+        assert!(!rights.settle(5, |_, _| false));
+        assert!(rights.has_told() && rights.holds("s", name), "the program has not heard of it");
+        // The director is gone before it has: then it is all still there, and to be given up.
+        rights.begin_again();
+        assert!(!rights.has_told());
+        let (held, mut unfinished) = rights.earlier(&service);
+        assert_eq!((held.len(), unfinished.len()), (2, 2));
+        unfinished.retain(|resource| !held.contains(resource));
+        assert_eq!(unfinished, []);
+        rights.granted(1, &service, Resource::from(1..=4));
+        rights.granted(2, &service, name);
+        rights.lose_unconfirmed();
+        rights.recalled(3, service.clone(), Resource::All, 5);
+        rights.settle(5, |_, _| false);
+        let told = rights.next_told().unwrap();
+        assert_eq!((told.event, told.yields), (of(Resource::All), Some((service, Resource::All))));
+        assert!(!rights.is_held());
+    }
+
+    #[test]
+    fn who_drains_drains_under_the_next_director_and_hears_of_it_once() {
+        let mut rights = Rights::default();
+        rights.drain(1, 9);
+        assert_eq!(rights.next_told().unwrap().event, Event::Draining);
+        rights.begin_again();
+        assert!(rights.is_draining());
+        let mut successor = rights.of_successor();
+        assert!(successor.is_draining() && !successor.settle(1_000, |_, _| false), "it has not asked yet");
+        successor.drain(1, 0);
+        assert!(!successor.has_told());
+        assert!(!successor.settle(0, |_, _| true), "it keeps a request");
+        successor.look_again();
+        assert!(successor.settle(0, |_, _| false));
+        assert!(!Rights::default().of_successor().is_draining());
     }
 }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use trine::core::ring::Publisher;
 use trine::core::{Turn, Write};
 use trine::director::core::{DirectorCore, Effects, Load, Peer, Settings};
+use trine::director::late::HOLDS_WORDS;
 use trine::director::recovery::carry_over;
 use trine::layout::{LINE, Record, Request, SessionShape, WorkShape, flag};
 use trine::resource::Action;
@@ -199,7 +200,10 @@ impl Bus {
             };
             let taken = bytes.number() >> 16;
             scribble(&page, bytes);
-            let Ok(carried) = carry_over(0, &[(0, entry)], taken, &page, &WORK.progress()) else { return };
+            let Ok(carried) = carry_over(0, &[(0, entry)], [0; HOLDS_WORDS], taken, &page, &WORK.progress())
+            else {
+                return;
+            };
             self.director.resume_worker(id, who, WORK, &carried, work, p)
         };
         if let Ok(key) = attached {
@@ -315,10 +319,10 @@ impl Bus {
         };
         let service = SERVICES[bytes.below(2)];
         match bytes.u8() % 8 {
-            0 => drop(self.director.withdraw(key, service)),
+            0 => drop(self.director.withdraw(key, service, &mut self.fx)),
             1 => drop(self.director.drain(key, &mut self.fx)),
             2 => self.director.yielded(key, service, resource(bytes), &mut self.fx),
-            3 => self.director.provided_again(key),
+            3 => self.director.provided_again(key, &mut self.fx),
             _ => {
                 let actions = [Action::Declare, Action::Withdraw, Action::Acquire, Action::Release];
                 let changes: Vec<_> =

@@ -55,7 +55,7 @@ enum Found {
 pub struct Client<'c> {
     pub cpu: &'c Cpu<'c>,
     /// Which of all sessions this is.
-    session: usize,
+    pub session: usize,
     /// What the director called it.
     id: u64,
     memory: [Rc<Segment>; 2],
@@ -443,7 +443,7 @@ impl<'c> Client<'c> {
             has_route,
             deadline_ns: request.deadline_ns,
             session: self.session,
-            key,
+            keys: key.map_or(0, |key| 1 << key),
             ..Call::default()
         });
         let mut record = [0; 16];

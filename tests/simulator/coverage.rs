@@ -81,10 +81,14 @@ pub enum Seen {
     NoPart,
     PartNotBegun,
     TooManyParts,
+    WithdrawnHolding,
+    LostAll,
+    ScatteredOnLocks,
+    WidePart,
 }
 
 /// All of them, in order.
-pub const ALL: [Seen; 77] = [
+pub const ALL: [Seen; 81] = [
     Seen::Ok,
     Seen::WorkerError,
     Seen::OneWay,
@@ -162,6 +166,10 @@ pub const ALL: [Seen; 77] = [
     Seen::NoPart,
     Seen::PartNotBegun,
     Seen::TooManyParts,
+    Seen::WithdrawnHolding,
+    Seen::LostAll,
+    Seen::ScatteredOnLocks,
+    Seen::WidePart,
 ];
 
 /// In how many schedules each was met.

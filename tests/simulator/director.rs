@@ -5,9 +5,10 @@ use std::rc::Rc;
 use trine::core::ledger::{Entry, Ledger};
 use trine::core::{Party, Read, Turn, Write, block_on};
 use trine::director::core::{DirectorCore, Effects, Peer, Settings, Told};
+use trine::director::late::Holds;
 use trine::director::recovery::{CarriedOver, carry_over};
 use trine::layout::{WorkShape, head};
-use trine::{Fault, Identity, ServiceOptions, Status};
+use trine::{Fault, Identity, Resource, ServiceOptions, Status};
 
 use crate::simulator::coverage::Seen;
 use crate::simulator::holdings::LOCKS;
@@ -32,6 +33,7 @@ struct Inherited {
     party: usize,
     start: u64,
     entries: Vec<(u16, Entry)>,
+    holds: Holds,
 }
 
 /// Who has which key. A client may have a new session before its old one is forgotten.
@@ -42,8 +44,6 @@ struct Peers {
     workers: [Option<(usize, u64)>; PARTIES],
     /// Ledgers that nobody has come back for, nor will be asked for in vain.
     estate: Vec<Inherited>,
-    /// Workers that came back and have not told all.
-    telling: Vec<usize>,
     /// Ids of workers that came back and died, whose links stay for a while.
     kept: Vec<u64>,
 }
@@ -158,6 +158,9 @@ impl Effects for Hands<'_> {
         let message = match told {
             Told::Granted { sequence, resource, .. } => ToPeer::Granted { sequence, resource },
             Told::Recalled { sequence, resource, before, .. } => {
+                if resource == Resource::All {
+                    self.world.saw(Seen::WithdrawnHolding);
+                }
                 ToPeer::Recalled { sequence, resource, before }
             }
             Told::Drain { sequence, before } => ToPeer::Draining { sequence, before },
@@ -312,8 +315,8 @@ impl Director<'_> {
                 self.peers.sessions.push(SessionPeer { key, party, id, outbox, inbox, resumed });
                 world.send_peer(party, ToPeer::Attached { id });
             }
-            ToDirector::AttachWorker { id, taken, shape, page } => {
-                self.attach_worker(party, id, taken, shape, &page);
+            ToDirector::AttachWorker { id, taken, holds, shape, page } => {
+                self.attach_worker(party, id, (taken, holds), shape, &page);
             }
             message if CLIENTS.contains(&party) => self.handle_client(party, message),
             message => self.handle_worker(party, message),
@@ -350,8 +353,10 @@ impl Director<'_> {
                     continue;
                 }
             }
+            let holds = memory.copy_out(at.head + head::HOLDS);
             self.core.inherit(worker, &entries, is_dead);
-            self.peers.estate.push(Inherited { worker, party, start, entries });
+            self.core.inherit_rights(worker, holds);
+            self.peers.estate.push(Inherited { worker, party, start, entries, holds });
         }
         if world.plan.mutation != Mutation::NoWindow {
             self.window_ends_ns = world.now_ns.get() + world.plan.window * world.plan.step_ns;
@@ -363,16 +368,8 @@ impl Director<'_> {
     /// The window has ended: who lives and has not come back may keep a slot for ever.
     fn look_who_is_missed(&mut self) {
         let world = &self.cpu.world;
-        self.peers.telling.retain(|&party| {
-            let place = &world.places[party];
-            place.excused.set(place.excused.get() || place.evicted.get());
-            !place.evicted.get()
-        });
         let lives =
             |l: &Inherited| !matches!(world.places[l.party].state.get(), State::Killed | State::Ended);
-        for missed in self.peers.estate.iter().filter(|l| lives(l)) {
-            world.places[missed.party].excused.set(true);
-        }
         if !world.missed.get() && self.peers.estate.iter().any(lives) {
             world.saw(Seen::WorkerMissed);
             world.missed.set(true);
@@ -381,7 +378,14 @@ impl Director<'_> {
     }
 
     /// A worker presents itself: a new segment is linked when it is complete, and only then anybody hears of it.
-    fn attach_worker(&mut self, party: usize, id: u64, taken: u64, shape: WorkShape, page: &Rc<Segment>) {
+    fn attach_worker(
+        &mut self,
+        party: usize,
+        id: u64,
+        (taken, holds): (u64, bool),
+        shape: WorkShape,
+        page: &Rc<Segment>,
+    ) {
         let (cpu, world) = (self.cpu, &self.cpu.world);
         let mut carried = None;
         if id != 0 {
@@ -389,11 +393,13 @@ impl Director<'_> {
             let place = self.peers.estate.iter().position(|l| l.worker == id).filter(|_| !is_late);
             let Some(place) = place else {
                 world.saw(Seen::WorkerRefused);
-                world.places[party].excused.set(true);
+                let fx = &mut Hands { world, peers: &mut self.peers, death: false };
+                self.core.too_late(id, taken, holds, (cpu.map(page), shape), fx);
                 return world.send_peer(party, ToPeer::Refused);
             };
             let old = &self.peers.estate[place];
-            match carry_over(old.start, &old.entries, taken, &cpu.map(page), &shape.progress()) {
+            let page = cpu.map(page);
+            match carry_over(old.start, &old.entries, old.holds, taken, &page, &shape.progress()) {
                 Ok(found) => carried = Some(found),
                 Err(fault) => return world.fault("a worker's", &fault),
             }
@@ -412,6 +418,9 @@ impl Director<'_> {
         let memory = cpu.map(&work);
         memory.store(shape.work().head + head::WORKER, id);
         memory.store(shape.work().head + head::START, start);
+        for (i, bits) in carried.iter().flat_map(|c| c.holds).enumerate() {
+            memory.store(shape.work().head + head::HOLDS + i, bits);
+        }
         let ledger = Ledger::new(shape.work().ledger);
         for &(e, entry) in carried.iter().flat_map(|c| &c.entries) {
             ledger.enter(&memory, e, entry);
@@ -427,10 +436,7 @@ impl Director<'_> {
         cpu.system_call();
         let (w, p, identity) = (cpu.map(&work), cpu.map(page), Identity::default());
         let key = match &carried {
-            Some(carried) => {
-                self.peers.telling.push(party);
-                self.core.resume_worker(id, identity, shape, carried, w, p)
-            }
+            Some(carried) => self.core.resume_worker(id, identity, shape, carried, w, p),
             None => self.core.attach_worker(id, identity, shape, start, w, p),
         };
         let Ok(key) = key else { return world.fail(|| "no room for a worker".into()) };
@@ -486,7 +492,7 @@ impl Director<'_> {
             }
             ToDirector::Withdraw { service } => {
                 world.saw(Seen::Withdrawn);
-                self.core.withdraw(key, service);
+                self.core.withdraw(key, service, fx);
             }
             ToDirector::Change { service, changes, asks } => {
                 let status = self.core.change(key, service, &changes, fx);
@@ -501,10 +507,7 @@ impl Director<'_> {
                 world.saw(Seen::Unmapped);
                 self.core.session_unmapped(key, index, fx);
             }
-            ToDirector::Republished => {
-                fx.peers.telling.retain(|&p| p != party);
-                self.core.provided_again(key);
-            }
+            ToDirector::Republished => self.core.provided_again(key, fx),
             ToDirector::Gone => {
                 self.core.worker_gone(key);
                 self.core.end_by_verdict(key, fx);
@@ -527,6 +530,7 @@ fn break_rules(mutation: Mutation, carried: &mut CarriedOver) {
     match mutation {
         Mutation::StartAtTaken => carried.start = carried.taken,
         Mutation::NothingCarried => carried.entries.clear(),
+        Mutation::MarksDropped => carried.holds = Holds::default(),
         _ => {}
     }
 }

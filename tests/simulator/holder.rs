@@ -55,6 +55,7 @@ impl Worker<'_> {
             world.saw(Seen::HandedOver);
             self.tell(ToDirector::Yielded { resource });
         }
+        self.say_that_all_is_told();
     }
 
     /// Gives up what was recalled and is served; leaves, if that was the last thing to do.
@@ -65,8 +66,11 @@ impl Worker<'_> {
         let is_kept = |about: Option<(&Name, Resource)>, before: u64| {
             !careless
                 && running.iter().any(|run| {
-                    let concerns = about.is_none_or(|(_, resource)| run.covered_by(resource));
-                    run.side == side && run.position < before && concerns
+                    let is_old = run.side != side;
+                    match about {
+                        None => is_old || run.position < before,
+                        Some((_, resource)) => !is_old && run.position < before && run.covered_by(resource),
+                    }
                 })
         };
         if self.rights.settle(taken, is_kept) {

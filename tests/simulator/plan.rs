@@ -63,6 +63,13 @@ pub enum Mutation {
     YieldsWhatRuns,
     /// A worker that comes back says that it has told all before it has told what it holds.
     HoldsUnsaid,
+    /// A worker that comes back says nothing of what it holds in a service that it has withdrawn, and that this is all
+    /// before its program has heard that it is lost.
+    WithdrawnUnsaid,
+    /// A worker that was refused says that it holds nothing before its program has heard so.
+    RenouncesUnheard,
+    /// Which services a worker may hold something in is not carried over into its new segment.
+    MarksDropped,
 }
 
 /// How a party's life is cut.

@@ -34,8 +34,8 @@ pub struct Call {
     pub has_route: bool,
     pub deadline_ns: u64,
     pub session: usize,
-    /// The exclusive key that it is about.
-    pub key: Option<usize>,
+    /// The exclusive keys that it is about, a bit for each; of a ticket of a scatter those of all, until it starts.
+    pub keys: u64,
     /// It is a ticket of a scatter.
     pub part: bool,
     /// How often it was sent, under a new ticket each time.
@@ -84,11 +84,6 @@ impl Referee {
         self.calls.len() as u64 - 1
     }
 
-    /// The same for a ticket of a scatter.
-    pub fn submitted_part(&mut self, operation: usize, has_route: bool, deadline_ns: u64) -> u64 {
-        self.submitted(Call { operation, has_route, deadline_ns, part: true, ..Call::default() })
-    }
-
     /// A ticket of a scatter was no part: it has not run, and never will.
     pub fn no_part(&mut self, world: &World, id: u64) {
         let call = &mut self.calls[id as usize];
@@ -97,8 +92,8 @@ impl Referee {
         }
     }
 
-    /// A worker starts to run a call.
-    pub fn started(&mut self, world: &World, worker: usize, id: u64, operation: usize) {
+    /// A worker starts to run a call, which is about these exclusive keys.
+    pub fn started(&mut self, world: &World, worker: usize, id: u64, operation: usize, keys: u64) {
         let Some(call) = self.calls.get_mut(id as usize) else {
             return world.fail(|| format!("{} got a call {id:#x} that nobody made", name(worker)));
         };
@@ -109,16 +104,21 @@ impl Referee {
         if call.ended == Some(false) {
             world.fail(|| format!("call {id} runs at {}, but has ended as \"did not run\"", name(worker)));
         }
-        let (sent, session, key) = (call.sent, call.session, call.key);
+        if keys & !call.keys != 0 {
+            let asked = call.keys;
+            world.fail(|| format!("call {id} about {asked:b} runs about {keys:b}"));
+        }
+        call.keys = keys;
+        let (sent, session) = (call.sent, call.session);
         if call.operation != operation {
             let asked = call.operation;
             world.fail(|| format!("call {id} of operation {asked} came to operation {operation}"));
         }
         // What was tried again takes its place anew.
-        let later = |c: &Call| c.started > 0 && c.key.is_some() && (c.session, c.key) == (session, key);
+        let later = |c: &Call| c.started > 0 && c.session == session && c.keys & keys != 0;
         let overtaken = self.calls.iter().enumerate().skip(id as usize + 1).find(|(_, c)| later(c));
         if let Some((by, _)) = overtaken.filter(|_| sent == 1) {
-            world.fail(|| format!("call {id} runs after call {by}, which was sent later, on key {key:?}"));
+            world.fail(|| format!("call {id} runs after call {by}, which was sent later, on keys {keys:b}"));
         }
     }
 
@@ -373,7 +373,7 @@ fn not_allowed(world: &World, call: &Call, status: Status) -> Option<&'static st
         Status::NoSuchService | Status::NoWorker if world.plan.gentle && has_route => {
             Some("there are workers")
         }
-        Status::NotHeld if call.key.is_none() || world.plan.exclusive != Some(Unheld::Error) => {
+        Status::NotHeld if call.keys == 0 || world.plan.exclusive != Some(Unheld::Error) => {
             Some("it does not need a holder at once")
         }
         Status::Busy if world.plan.gentle => Some("there is room"),

@@ -2,15 +2,17 @@
 //!
 //! *Each ticket* has a call of its own in the referee's books: what was no part never runs, and a part runs its own
 //! record once at most. *Each scatter* ends as it said with its first part: with so many parts, that are about all its
-//! keys, each about others; and a scatter to all has no worker twice.
+//! keys, each about others; and no worker has two, but where keys are exclusive: what nobody holds is a part of its own.
 
-use trine::Key;
 use trine::client::group::PartEnd;
 use trine::layout::{Request, flag};
+use trine::{Key, Unheld, scatter};
 
 use crate::simulator::client::{Bell, Client};
 use crate::simulator::coverage::Seen;
-use crate::simulator::worker::PLAIN;
+use crate::simulator::holdings::{KEYS, key};
+use crate::simulator::referee::Call;
+use crate::simulator::worker::{OPERATIONS, PLAIN};
 
 /// A scatter that is under way.
 pub struct Scatter {
@@ -18,6 +20,7 @@ pub struct Scatter {
     /// What the referee calls each of its records, with its slot; `None` once it has ended.
     records: Vec<(u32, Option<u64>)>,
     by_key: bool,
+    is_exclusive: bool,
     /// Keys that parts were about.
     mask: u64,
     len: Option<u32>,
@@ -42,9 +45,16 @@ impl Client<'_> {
             return;
         }
         let world = &self.cpu.world;
-        let by_key = world.chance(40);
-        let keys: Vec<Key> = (0..slots.len() as u64).filter(|_| by_key).map(Key::number).collect();
-        let operation = if world.plan.one_call { 0 } else { world.below(PLAIN as u64) as usize };
+        let is_exclusive = world.plan.exclusive.is_some() && (world.plan.one_call || world.chance(50));
+        let by_key = world.chance(if is_exclusive { 85 } else { 40 });
+        let operation = match is_exclusive {
+            true => PLAIN + world.below((OPERATIONS.len() - PLAIN) as u64) as usize,
+            false if world.plan.one_call => 0,
+            false => world.below(PLAIN as u64) as usize,
+        };
+        let turn = world.below(KEYS as u64) as usize;
+        let which: Vec<usize> = (turn..).take(slots.len()).filter(|_| by_key).map(|i| i % KEYS).collect();
+        let keys: Vec<Key> = which.iter().map(|&which| key(which)).collect();
         let mut request =
             Request { capacity: 64, operation: operation as u32, len: 16, ..Request::default() };
         if world.chance(10) {
@@ -52,23 +62,35 @@ impl Client<'_> {
         }
         if world.plan.deadlines && world.chance(50) {
             request.deadline_ns = world.now_ns.get() + world.some_ns(800);
+        } else if is_exclusive && !(world.plan.gentle && world.plan.exclusive != Some(Unheld::Wait)) {
+            // Whoever holds a key may never answer, and there may be nobody who wants it.
+            request.deadline_ns = world.now_ns.get() + world.some_ns(3_000);
         }
-        let has_route = self.routes[operation];
-        let mut referee = world.referee.borrow_mut();
-        let ids: Vec<u64> =
-            slots.iter().map(|_| referee.submitted_part(operation, has_route, request.deadline_ns)).collect();
-        drop(referee);
-        world.saw(Seen::Scattered);
+        let ticket = Call {
+            operation,
+            has_route: self.routes[operation],
+            deadline_ns: request.deadline_ns,
+            session: self.session,
+            keys: which.iter().filter(|_| is_exclusive).fold(0, |keys, which| keys | 1 << which),
+            part: true,
+            ..Call::default()
+        };
+        let ids: Vec<u64> = slots.iter().map(|_| world.referee.borrow_mut().submitted(ticket)).collect();
+        world.saw(if is_exclusive && by_key { Seen::ScatteredOnLocks } else { Seen::Scattered });
         world.note(self.cpu.party, || {
-            format!("scatters {ids:?} in slots {slots:?}, by key: {by_key}: {request:?}")
+            format!("scatters {ids:?} in slots {slots:?}, on {which:?}: {request:?}")
         });
-        let fill = |i: usize, record: &mut [u64; 16]| record[6..8].copy_from_slice(&[ids[i], !ids[i]]);
+        let fill = |i: usize, record: &mut [u64; 16]| {
+            record[6..8].copy_from_slice(&[ids[i], !ids[i]]);
+            record[scatter::WORD_LIST] = turn as u64 * 8; // see `keys_of` of the workers
+        };
         let name = self.core.submit_group(&slots, request, &[0; 16], &keys, fill, &mut Bell(self.cpu));
         let records = slots.into_iter().zip(ids.iter().copied().map(Some)).collect();
         self.scatters.push(Scatter {
             name,
             records,
             by_key,
+            is_exclusive,
             mask: 0,
             len: None,
             parts: 0,
@@ -102,7 +124,7 @@ impl Client<'_> {
         }
         scatter.mask |= end.mask;
         let worker = end.outcome.head().worker;
-        if worker != 0 && scatter.workers.contains(&worker) {
+        if worker != 0 && !scatter.is_exclusive && scatter.workers.contains(&worker) {
             world.fail(|| format!("worker {worker:#x} has two parts of one scatter"));
         }
         scatter.workers.push(worker);

@@ -6,7 +6,7 @@ use trine::core::{Party, Turn, block_on};
 use trine::layout::{Place, ReplyHead, flag, place, reply_flag, reply_place};
 use trine::worker::core::{Begun, Effects, Taken, WorkerCore};
 use trine::worker::rights::Rights;
-use trine::{Resource, Status};
+use trine::{Key, Resource, Status, scatter};
 
 use crate::simulator::coverage::Seen;
 use crate::simulator::holdings::{KEYS, LOCKS, key};
@@ -26,6 +26,11 @@ const SERVICES: [(&str, &[&str]); 3] =
     [("store", &["get", "put"]), ("clock", &["now"]), (LOCKS, &["read", "write"])];
 /// Where the numbers of each service's operations begin, and the place of the first among all.
 const FIRST: [(u16, usize); 3] = [(0, 0), (4, 2), (7, PLAIN)];
+
+/// The keys of a set.
+fn bits(keys: u64) -> impl Iterator<Item = usize> {
+    (0..KEYS).filter(move |which| keys >> which & 1 == 1)
+}
 
 /// Bells and clock.
 struct Hands<'c> {
@@ -55,15 +60,15 @@ pub struct Running {
     pub position: u64,
     begun: Begun,
     call: u64,
-    /// The exclusive key that it is about.
-    key: Option<usize>,
+    /// The exclusive keys that it is about, a bit for each.
+    keys: u64,
     until_ns: u64,
 }
 
 impl Running {
     /// Whether it is about something that a resource covers.
     pub fn covered_by(&self, resource: Resource) -> bool {
-        self.key.is_some_and(|which| resource.covers(key(which)))
+        bits(self.keys).any(|which| resource.covers(key(which)))
     }
 }
 
@@ -74,6 +79,8 @@ pub struct Worker<'c> {
     pub sides: Vec<WorkerCore<Sim<'c>>>,
     /// What the last one holds.
     pub rights: Rights,
+    /// It has presented itself again, and not yet said that this is all.
+    owes_word: bool,
     page: Rc<Segment>,
     /// There is a director, as far as it knows.
     attached: bool,
@@ -112,6 +119,7 @@ pub fn run<'c>(cpu: &'c Cpu<'c>) {
         cpu,
         sides: vec![side],
         rights: Rights::default(),
+        owes_word: false,
         page,
         attached: true,
         stopped: false,
@@ -154,7 +162,7 @@ pub fn run<'c>(cpu: &'c Cpu<'c>) {
 fn attach<'c>(cpu: &'c Cpu<'c>) -> Option<(Rc<Segment>, WorkerCore<Sim<'c>>)> {
     let (world, shape) = (&cpu.world, cpu.world.plan.work);
     let page = Segment::new(Role::Page(cpu.party, shape), 0);
-    let present = ToDirector::AttachWorker { id: 0, taken: 0, shape, page: page.clone() };
+    let present = ToDirector::AttachWorker { id: 0, taken: 0, holds: false, shape, page: page.clone() };
     world.send_director(cpu.party, present);
     let ToPeer::WorkerAttached { id, start, work } = world.answer_of_director(cpu)? else { return None };
     let core = WorkerCore::new(id, shape, start, cpu.map(&work), cpu.map(&page));
@@ -184,6 +192,7 @@ impl Party for Worker<'_> {
         }
         if !self.attached && !self.leaving && now_ns >= self.look_at_ns {
             self.look_for_director(now_ns);
+            return Turn::Busy; // that one may have died since: what told so has been used up
         }
         if let Some(i) = self.ready(now_ns) {
             self.answer(i);
@@ -240,6 +249,13 @@ impl<'c> Worker<'c> {
         }
         let attached = match self.come_back() {
             Some(true) => Some(()),
+            Some(false) if self.rights.is_held() => {
+                // Its program hears of it first; then it says so, and is refused once more.
+                world.saw(Seen::LostAll);
+                self.rights.lose_all();
+                self.look_at_ns = now_ns;
+                return;
+            }
             Some(false) => self.begin_anew(),
             None => None,
         };
@@ -250,16 +266,30 @@ impl<'c> Worker<'c> {
         if self.cpu.world.plan.mutation == Mutation::HoldsUnsaid {
             self.tell(ToDirector::Republished);
         }
+        let drains = self.rights.is_draining();
         for which in 0..SERVICES.len() {
-            if self.provides[which] {
+            if self.provides[which] && !drains {
                 self.provide(which);
             }
         }
-        if self.provides[2] {
+        if self.provides[2] || self.cpu.world.plan.mutation != Mutation::WithdrawnUnsaid {
             self.present_again();
         }
         if self.cpu.world.is_connected(self.cpu.party) {
             self.rights.lose_unconfirmed();
+            self.owes_word = true;
+            self.say_that_all_is_told();
+        }
+        if drains {
+            self.tell(ToDirector::Drain);
+        }
+    }
+
+    /// Once its program has heard of what it has lost.
+    pub fn say_that_all_is_told(&mut self) {
+        let hasty = self.cpu.world.plan.mutation == Mutation::WithdrawnUnsaid;
+        if self.owes_word && (hasty || !self.rights.has_told()) {
+            self.owes_word = false;
             self.tell(ToDirector::Republished);
         }
     }
@@ -277,7 +307,8 @@ impl<'c> Worker<'c> {
             self.core_mut().stop_taking()
         };
         world.referee.borrow_mut().stopped(id, taken);
-        let present = ToDirector::AttachWorker { id, taken, shape, page };
+        let holds = self.rights.is_held() && world.plan.mutation != Mutation::RenouncesUnheard;
+        let present = ToDirector::AttachWorker { id, taken, holds, shape, page };
         world.send_director(cpu.party, present);
         if keeps_taking {
             let _ = self.take(world.now_ns.get());
@@ -287,7 +318,7 @@ impl<'c> Worker<'c> {
         };
         self.core_mut().resume(start, cpu.map(&work));
         self.rights.begin_again();
-        self.stopped = false;
+        (self.stopped, self.owes_word) = (false, false);
         Some(true)
     }
 
@@ -297,9 +328,7 @@ impl<'c> Worker<'c> {
             return None;
         }
         let (page, side) = attach(self.cpu)?;
-        let told = self.rights.lose_all();
-        self.rights = Rights::default();
-        self.rights.tell_first(told);
+        self.rights = self.rights.of_successor();
         self.page = page;
         self.sides.push(side);
         self.stopped = false;
@@ -410,24 +439,46 @@ impl<'c> Worker<'c> {
         let number = (request.operation as u16).wrapping_sub((self.cpu.party * 10) as u16);
         let (first, place) = FIRST.into_iter().rfind(|&(first, _)| first <= number).unwrap_or_default();
         let operation = place + usize::from(number - first);
-        let resource = request.resource().filter(|_| operation >= PLAIN);
-        let which = resource.and_then(|own| (0..KEYS).find(|&which| key(which) == own));
-        world.note(self.cpu.party, || format!("runs call {call}"));
-        world.referee.borrow_mut().started(world, self.cpu.party, call, operation);
-        if let Some(which) = which {
+        let keys = if operation < PLAIN { 0 } else { self.keys_of(&begun) };
+        world.note(self.cpu.party, || format!("runs call {call} on keys {keys:b}"));
+        world.referee.borrow_mut().started(world, self.cpu.party, call, operation, keys);
+        for which in bits(keys) {
             let holds = self.holds(which);
             world.referee.borrow_mut().holdings.started(world, self.cpu.party, which, call, holds);
         }
         let until_ns = world.now_ns.get() + world.some_ns(world.plan.work_steps);
-        self.running.push(Running { side, position, begun, call, key: which, until_ns });
+        self.running.push(Running { side, position, begun, call, keys, until_ns });
         Turn::Busy
+    }
+
+    /// The exclusive keys that a request is about. Of a part those of the scatter's list that the director gave it: the
+    /// place of the list says which key is the first, and the others follow it.
+    fn keys_of(&self, begun: &Begun) -> u64 {
+        if !begun.lacks_keys() {
+            let own = begun.request.resource();
+            return own
+                .and_then(|own| (0..KEYS).find(|&which| key(which) == own))
+                .map_or(0, |which| 1 << which);
+        }
+        let world = &self.cpu.world;
+        let first = begun.record[scatter::WORD_LIST] as usize / 8;
+        let own = scatter::places(scatter::mask(&begun.record)).map(|i| (first + i) % KEYS);
+        let own: Vec<usize> = own.collect();
+        let keys: Vec<Key> = own.iter().map(|&which| key(which)).collect();
+        if !scatter::is_sealed(self.core().seal(), &begun.record, &keys) {
+            world.fail(|| format!("a part about keys {own:?}, which the director has not sealed"));
+        }
+        if own.len() > 1 {
+            world.saw(Seen::WidePart);
+        }
+        own.into_iter().fold(0, |keys, which| keys | 1 << which)
     }
 
     fn answer(&mut self, i: usize) {
         let world = &self.cpu.world;
-        let Running { side, begun, call, key, .. } = self.running.swap_remove(i);
+        let Running { side, begun, call, keys, .. } = self.running.swap_remove(i);
         self.rights.look_again();
-        if let Some(which) = key {
+        for which in bits(keys) {
             world.referee.borrow_mut().holdings.finished(self.cpu.party, which, call);
         }
         if self.sides[side].is_cancelled(&begun) {
@@ -467,11 +518,6 @@ impl<'c> Worker<'c> {
             return self.tell(ToDirector::Drain);
         }
         let which = self.cpu.world.below(services) as usize;
-        if which == 2 {
-            // What it holds of a service that it provides no more it does not present to the next director: so that
-            // is not done here.
-            return;
-        }
         if self.provides[which] {
             self.provides[which] = false;
             self.tell(ToDirector::Withdraw { service: SERVICES[which].0 });

@@ -55,10 +55,11 @@ pub enum ToDirector {
         operation: &'static str,
     },
     CloseSession,
-    /// The same of a worker; `taken` is where it stands.
+    /// The same of a worker; `taken` is where it stands. Whether its program may think that it holds something.
     AttachWorker {
         id: u64,
         taken: u64,
+        holds: bool,
         shape: WorkShape,
         page: Rc<Segment>,
     },
@@ -164,8 +165,8 @@ pub struct Place {
     pub connection: Cell<u64>,
     /// The director takes it for gone: its socket is closed.
     pub evicted: Cell<bool>,
-    /// A director ended its window without it, or does not know what it had: what it still runs may run beside what
-    /// others are given.
+    /// A director could not read its ledger, and does not know what it had: what it still runs may run beside what others
+    /// are given.
     pub excused: Cell<bool>,
     /// Sleeps in a row until a time that had passed.
     pub sleepless: Cell<u32>,

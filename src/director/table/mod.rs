@@ -165,7 +165,11 @@ impl Table {
         Ok(())
     }
 
-    fn service_named(&mut self, name: &str) -> Result<usize, Status> {
+    /// The service of this name, which may be new.
+    ///
+    /// # Errors
+    /// BUSY: it would be one too many.
+    pub fn service_named(&mut self, name: &str) -> Result<usize, Status> {
         if let Some(&key) = self.names.get(name) {
             return Ok(key);
         }
@@ -334,12 +338,24 @@ impl Table {
         self.services.get(service).map_or("", |s| &s.name)
     }
 
-    /// A worker provides a service no more. Returns whether it did.
+    /// A worker provides a service no more, and gives up what it holds there. Returns whether it did.
     pub fn withdraw(&mut self, worker: usize, service: &str) -> bool {
         let Some(&key) = self.names.get(service) else { return false };
         let did = self.remove_provider(key, worker);
+        if did {
+            self.rights.leave(worker, key);
+        }
         self.forget_unused(key);
         did
+    }
+
+    /// A worker holds something in services that it does not provide: it gives that up.
+    pub fn leave_what_is_not_provided(&mut self, worker: usize) {
+        for service in self.rights.services_of(worker) {
+            if !self.provides(worker, service) {
+                self.rights.leave(worker, service);
+            }
+        }
     }
 
     /// A worker provides nothing any more.

@@ -4,17 +4,18 @@
 //!           claim                     recall ─► the holder finishes what its ring holds ─► yielded
 //! unheld ─────────► held by W1 ──────────────────────────────────────────────────────────────────► held by W2
 //!    ▲                  │
-//!    └── release, the same way; or W1 is dead: at once
+//!    └── release, or W1 withdraws the service: the same way; or W1 is dead: at once
 //! ```
 //! A holding is a *piece*: a single key, or a range of numbers. Pieces don't overlap, so a resource has one holder at
 //! any instant. Single keys lie in a hash table, ranges in a tree.
 //! An ordered set of (holder, piece) tells what somebody holds, and what of it lies in a range.
 //!
-//! A dead holder's pieces are nobody's at once, because a piece names a *tenancy*, which ends with its worker; they
-//! are swept out later, some in each turn. A living one is never robbed: a claim waits until the holder has said
-//! that it is done, however long that takes.
+//! A piece names a *tenancy*: a worker's stay in a service. It ends when its worker is dead, or has withdrawn the service
+//! and finished what its ring held. So whatever its size, its pieces are nobody's at once; they are swept out later, some
+//! in each turn. A living worker is never robbed: a claim waits until the holder has said that it is done, however long
+//! that takes.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use slab::Slab;
 
@@ -87,6 +88,8 @@ pub enum Notice {
     Granted(usize, Span),
     /// It is to finish what its ring holds of this, and to say so.
     Recalled(usize, Span),
+    /// The same, of all that it holds in a service.
+    Left(usize, usize),
 }
 
 /// Who may be given a call on a key.
@@ -118,9 +121,12 @@ impl Held {
 
 #[derive(Debug)]
 struct Tenant {
-    /// `None` once it is dead.
+    /// `None` once the tenancy has ended.
     worker: Option<usize>,
+    service: usize,
     pieces: usize,
+    /// The worker has withdrawn the service: all of it is being given up.
+    leaving: bool,
 }
 
 /// Somebody who waits for a right.
@@ -138,13 +144,17 @@ pub struct Rights {
     /// (tenancy, space, first word) of every piece.
     owned: BTreeSet<(u32, Space, u64)>,
     tenants: Slab<Tenant>,
-    by_worker: HashMap<usize, u32>,
+    /// By worker and service: the tenancies that last.
+    tenancies: BTreeMap<(usize, usize), u32>,
+    /// How many pieces each worker has in its tenancies.
+    pieces_by_worker: HashMap<usize, usize>,
     /// In the order in which they came; one is granted when none before it overlaps, and nobody else holds anything.
     claims: HashMap<Space, VecDeque<Claim>>,
     claimed: usize,
     /// Pieces and claims of each service.
     uses: HashMap<usize, usize>,
-    dead: Vec<u32>,
+    /// Tenancies that have ended, of which pieces are left.
+    ended: Vec<u32>,
     /// Nothing is granted: somebody may hold what this table doesn't know of.
     withheld: bool,
     /// Services in which nothing is granted, for the same reason.
@@ -157,11 +167,23 @@ impl Rights {
     #[inline]
     pub fn holder(&self, span: &Span) -> Holder {
         let Some(held) = self.find(span.space, span.first) else { return Holder::Nobody };
-        match self.tenants.get(held.tenant() as usize).and_then(|tenant| tenant.worker) {
+        let Some(tenant) = self.tenants.get(held.tenant() as usize) else { return Holder::Nobody };
+        match tenant.worker {
             None => Holder::Nobody,
-            Some(worker) if held.is_leaving() => Holder::Leaving(worker),
+            Some(worker) if held.is_leaving() || tenant.leaving => Holder::Leaving(worker),
             Some(worker) => Holder::Worker(worker),
         }
+    }
+
+    /// Whether a worker is giving up all that it holds in a service.
+    pub fn is_leaving(&self, worker: usize, service: usize) -> bool {
+        let tenant = self.tenancies.get(&(worker, service));
+        tenant.is_some_and(|&tenant| self.tenants[tenant as usize].leaving)
+    }
+
+    /// Whether a piece is being given up.
+    fn is_given_up(&self, held: Held) -> bool {
+        held.is_leaving() || self.tenants[held.tenant() as usize].leaving
     }
 
     #[inline]
@@ -191,7 +213,8 @@ impl Rights {
         if span.is_single() {
             found.extend(singles(first));
         } else {
-            for (tenant, _) in &self.tenants {
+            let here = |(_, tenant): &(usize, &Tenant)| tenant.service == space.service();
+            for (tenant, _) in self.tenants.iter().filter(here) {
                 let owned = self.owned.range((tenant as u32, space, first)..=(tenant as u32, space, last));
                 found.extend(owned.take(most + 1).filter_map(|&(.., word)| singles(word)));
             }
@@ -207,7 +230,11 @@ impl Rights {
             self.ranges.entry(space).or_default().insert(first, last, held);
         }
         self.owned.insert((held.tenant(), space, first));
-        self.tenants[held.tenant() as usize].pieces += 1;
+        let tenant = &mut self.tenants[held.tenant() as usize];
+        tenant.pieces += 1;
+        if let Some(worker) = tenant.worker {
+            *self.pieces_by_worker.entry(worker).or_default() += 1;
+        }
         *self.uses.entry(space.service()).or_default() += 1;
     }
 
@@ -222,7 +249,11 @@ impl Rights {
             }
         }
         self.owned.remove(&(held.tenant(), space, first));
-        self.tenants[held.tenant() as usize].pieces -= 1;
+        let tenant = &mut self.tenants[held.tenant() as usize];
+        tenant.pieces -= 1;
+        if let Some(pieces) = tenant.worker.and_then(|worker| self.pieces_by_worker.get_mut(&worker)) {
+            *pieces -= 1;
+        }
         self.unuse(space);
     }
 
@@ -249,11 +280,31 @@ impl Rights {
         common
     }
 
-    fn tenant_of(&mut self, worker: usize) -> u32 {
-        *self
-            .by_worker
-            .entry(worker)
-            .or_insert_with(|| self.tenants.insert(Tenant { worker: Some(worker), pieces: 0 }) as u32)
+    fn tenant_of(&mut self, worker: usize, service: usize) -> u32 {
+        *self.tenancies.entry((worker, service)).or_insert_with(|| {
+            let tenant = Tenant { worker: Some(worker), service, pieces: 0, leaving: false };
+            self.tenants.insert(tenant) as u32
+        })
+    }
+
+    /// A tenancy ends: what it consists of is nobody's from now on.
+    fn end(&mut self, tenant: u32) {
+        let Tenant { worker, pieces, .. } = &mut self.tenants[tenant as usize];
+        if let Some(all) = worker.take().and_then(|worker| self.pieces_by_worker.get_mut(&worker)) {
+            *all -= *pieces;
+        }
+        self.ended.push(tenant);
+    }
+
+    /// The tenancies of a worker, by their services.
+    fn tenancies_of(&self, worker: usize) -> impl Iterator<Item = (usize, u32)> {
+        let own = self.tenancies.range((worker, 0)..=(worker, usize::MAX));
+        own.map(|(&(_, service), &tenant)| (service, tenant))
+    }
+
+    /// The services in which a worker holds something.
+    pub fn services_of(&self, worker: usize) -> Vec<usize> {
+        self.tenancies_of(worker).map(|(service, _)| service).collect()
     }
 
     /// A worker asks for the right to a span. Granted at once or later, by a notice.
@@ -261,12 +312,13 @@ impl Rights {
     /// # Errors
     /// BUSY: it holds, or somebody waits for, as much as may be; or the span meets too many holdings.
     pub fn claim(&mut self, worker: usize, span: Span) -> Result<(), Status> {
-        let tenant = self.tenant_of(worker);
+        let tenant = self.tenant_of(worker, span.space.service());
         let pieces = self.pieces(&span).ok_or(Status::Busy)?;
         let own = |(piece, held): &(Span, Held)| {
-            *held == Held::new(tenant, false) && piece.first <= span.first && span.last <= piece.last
+            let whole = piece.first <= span.first && span.last <= piece.last;
+            held.tenant() == tenant && whole && !self.is_given_up(*held)
         };
-        let full = self.tenants[tenant as usize].pieces >= limits::RESOURCES_PER_WORKER;
+        let full = self.pieces_of(worker) >= limits::RESOURCES_PER_WORKER;
         if pieces.iter().any(own) {
             return Ok(());
         }
@@ -291,9 +343,13 @@ impl Rights {
     /// Grants what no other living worker holds; else recalls what is in the way.
     fn grant_if_free(&mut self, claim: &Claim) -> bool {
         let Claim { worker, span } = *claim;
-        let tenant = self.tenant_of(worker);
-        if self.withheld || self.withheld_services.contains(&span.space.service()) {
+        let service = span.space.service();
+        if self.withheld || self.withheld_services.contains(&service) {
             return false;
+        }
+        let tenant = self.tenant_of(worker, service);
+        if self.tenants[tenant as usize].leaving {
+            return false; // what it got now would be given up with the rest
         }
         // What has become more than a change may touch is granted when it has become less.
         let Some(pieces) = self.pieces(&span) else { return false };
@@ -301,7 +357,7 @@ impl Rights {
         for &(piece, held) in &pieces {
             let Some(holder) = self.tenants[held.tenant() as usize].worker else { continue };
             free &= holder == worker && !held.is_leaving();
-            if holder != worker && !held.is_leaving() {
+            if holder != worker && !self.is_given_up(held) {
                 self.recall(holder, piece, held, &span);
             }
         }
@@ -319,6 +375,42 @@ impl Rights {
         let common = self.cut(piece, held, span);
         self.insert(common, Held::new(held.tenant(), true));
         self.notices.push(Notice::Recalled(holder, common));
+    }
+
+    /// A worker has withdrawn a service: it gives up all that it holds there, and wants no more of it.
+    pub fn leave(&mut self, worker: usize, service: usize) {
+        if let Some(&tenant) = self.tenancies.get(&(worker, service)) {
+            let Tenant { pieces, leaving, .. } = &mut self.tenants[tenant as usize];
+            match (*pieces, *leaving) {
+                (_, true) => {} // it was told so, and has not come back to anything yet
+                (0, false) => self.end_stay(worker, service),
+                (_, false) => {
+                    *leaving = true;
+                    self.notices.push(Notice::Left(worker, service));
+                }
+            }
+        }
+        for space in spaces(service) {
+            if self.drop_claims(space, |claim| claim.worker == worker) {
+                self.settle(space);
+            }
+        }
+    }
+
+    /// It has finished what it was to finish there. Returns whether it was to.
+    pub fn left(&mut self, worker: usize, service: usize) -> bool {
+        let leaves = self.is_leaving(worker, service);
+        if leaves {
+            self.end_stay(worker, service);
+            spaces(service).into_iter().for_each(|space| self.settle(space));
+        }
+        leaves
+    }
+
+    fn end_stay(&mut self, worker: usize, service: usize) {
+        if let Some(tenant) = self.tenancies.remove(&(worker, service)) {
+            self.end(tenant);
+        }
     }
 
     /// Makes a worker the holder of what nobody holds: the director's offer, which providing has accepted.
@@ -368,14 +460,14 @@ impl Rights {
     /// A worker presents what it held under an earlier director. Returns whether it holds it now: not, if another
     /// living one has presented some of it.
     pub fn present(&mut self, worker: usize, span: Span) -> bool {
-        let withheld = std::mem::replace(&mut self.withheld, false);
+        let withheld = (std::mem::take(&mut self.withheld), std::mem::take(&mut self.withheld_services));
         let others = |pieces: &Vec<(Span, Held)>| {
             let holder = |held: &Held| self.tenants[held.tenant() as usize].worker;
             pieces.iter().any(|(_, held)| holder(held).is_some_and(|holder| holder != worker))
         };
         let free = self.pieces(&span).is_some_and(|pieces| !others(&pieces));
         let granted = free && self.grant_if_free(&Claim { worker, span });
-        self.withheld = withheld;
+        (self.withheld, self.withheld_services) = withheld;
         granted
     }
 
@@ -384,7 +476,7 @@ impl Rights {
     /// # Errors
     /// NOT_HELD if it neither holds nor claims any of it.
     pub fn release(&mut self, worker: usize, span: Span) -> Result<(), Status> {
-        let tenant = self.tenant_of(worker);
+        let tenant = self.tenant_of(worker, span.space.service());
         let dropped = self.drop_claims(span.space, |c| c.worker == worker && c.span == span);
         let pieces = self.pieces(&span).ok_or(Status::Busy)?;
         let own: Vec<_> = pieces.into_iter().filter(|(_, held)| held.tenant() == tenant).collect();
@@ -392,7 +484,7 @@ impl Rights {
             return Err(Status::NotHeld);
         }
         for (piece, held) in own {
-            if !held.is_leaving() {
+            if !self.is_given_up(held) {
                 self.recall(worker, piece, held, &span);
             }
         }
@@ -404,7 +496,7 @@ impl Rights {
 
     /// A worker has finished what it was to finish of a span that was recalled. Returns whether it was.
     pub fn yielded(&mut self, worker: usize, span: Span) -> bool {
-        let tenant = self.tenant_of(worker);
+        let Some(&tenant) = self.tenancies.get(&(worker, span.space.service())) else { return false };
         let pieces = self.pieces(&span).unwrap_or_default();
         let Some(&(piece, held)) = pieces.iter().find(|(piece, _)| *piece == span) else { return false };
         if held != Held::new(tenant, true) {
@@ -453,10 +545,10 @@ impl Rights {
         for &space in &spaces {
             self.drop_claims(space, |claim| claim.worker == worker);
         }
-        if let Some(tenant) = self.by_worker.remove(&worker) {
-            self.tenants[tenant as usize].worker = None;
-            self.dead.push(tenant);
+        for service in self.services_of(worker) {
+            self.end_stay(worker, service);
         }
+        self.pieces_by_worker.remove(&worker);
         spaces.iter().for_each(|&space| self.settle(space));
         let services = spaces.into_iter().map(Space::service);
         services.filter(|&service| self.is_unused(service)).collect()
@@ -470,8 +562,7 @@ impl Rights {
 
     /// How many pieces a worker holds.
     pub fn pieces_of(&self, worker: usize) -> usize {
-        let tenant = self.by_worker.get(&worker).and_then(|&tenant| self.tenants.get(tenant as usize));
-        tenant.map_or(0, |tenant| tenant.pieces)
+        self.pieces_by_worker.get(&worker).copied().unwrap_or(0)
     }
 
     /// Whether a span meets no more holdings than a change may touch.
@@ -482,24 +573,25 @@ impl Rights {
     /// Whether a worker holds, or waits for, some of a span.
     pub fn has_part(&self, worker: usize, span: &Span) -> bool {
         let waits = |c: &Claim| c.worker == worker && c.span == *span;
-        let holds = |(_, held): &(Span, Held)| Some(&held.tenant()) == self.by_worker.get(&worker);
+        let own = self.tenancies.get(&(worker, span.space.service()));
+        let holds = |(_, held): &(Span, Held)| Some(&held.tenant()) == own;
         self.claims.get(&span.space).is_some_and(|claims| claims.iter().any(waits))
             || self.pieces(span).is_some_and(|pieces| pieces.iter().any(holds))
     }
 
-    /// Whether no dead worker's pieces are left to be swept out.
+    /// Whether no pieces are left to be swept out.
     pub fn is_swept(&self) -> bool {
-        self.dead.is_empty()
+        self.ended.is_empty()
     }
 
     /// Sweeps some of them out. Returns the services in which nothing is left.
     pub fn sweep(&mut self, most: usize) -> Vec<usize> {
         let mut left = Vec::new();
         for _ in 0..most {
-            let Some(&tenant) = self.dead.last() else { break };
+            let Some(&tenant) = self.ended.last() else { break };
             let next = self.owned.range((tenant, Space(0), 0)..).next().filter(|(t, ..)| *t == tenant);
             let Some(&(_, space, first)) = next else {
-                self.dead.pop();
+                self.ended.pop();
                 self.tenants.remove(tenant as usize);
                 continue;
             };
@@ -526,37 +618,38 @@ impl Rights {
 
     /// What a worker holds, at most so much of it; what it is giving up is marked.
     pub fn held_by(&self, worker: usize, most: usize) -> Vec<(Span, bool)> {
-        let Some(&tenant) = self.by_worker.get(&worker) else { return Vec::new() };
-        let own = self.owned.range((tenant, Space(0), 0)..).take_while(|(t, ..)| *t == tenant).take(most);
-        let piece = |&(_, space, first): &(u32, Space, u64)| {
-            let range = self.ranges.get(&space).and_then(|ranges| ranges.at(first));
-            let last = range.map_or(first, |(_, last, _)| last);
-            (Span { space, first, last }, self.find(space, first).is_some_and(Held::is_leaving))
-        };
-        own.map(piece).collect()
+        let given_up =
+            |span: &Span| self.find(span.space, span.first).is_some_and(|held| self.is_given_up(held));
+        let pieces = self.pieces_behind(worker, None, most).into_iter();
+        pieces.map(|span| (span, given_up(&span))).collect()
     }
 
     /// Pieces that a worker holds, behind one of them, at most so many; those too that it is giving up.
     pub fn pieces_behind(&self, worker: usize, after: Option<Span>, most: usize) -> Vec<Span> {
-        use std::ops::Bound::{Excluded, Included, Unbounded};
-        let Some(&tenant) = self.by_worker.get(&worker) else { return Vec::new() };
-        let from = match after {
-            Some(span) => Excluded((tenant, span.space, span.first)),
-            None => Included((tenant, Space(0), 0)),
-        };
-        let own = self.owned.range((from, Unbounded)).take_while(|(t, ..)| *t == tenant).take(most);
+        let from = after.map_or((Space(0), 0), |span| (span.space, span.first));
+        let services = self.tenancies.range((worker, from.0.service())..=(worker, usize::MAX));
+        let own = services.flat_map(|(_, &tenant)| {
+            let behind = self.owned.range((tenant, from.0, from.1)..);
+            behind.take_while(move |(t, ..)| *t == tenant)
+        });
         let piece = |&(_, space, first): &(u32, Space, u64)| {
             let range = self.ranges.get(&space).and_then(|ranges| ranges.at(first));
             let last = range.filter(|&(f, ..)| f == first).map_or(first, |(_, last, _)| last);
             Span { space, first, last }
         };
-        own.map(piece).collect()
+        let own = own.filter(|&&(_, space, first)| after.is_none() || (space, first) != from);
+        own.map(piece).take(most).collect()
     }
 
     /// How many pieces are held, and how many claims wait.
     pub fn counts(&self) -> (usize, usize) {
         (self.owned.len(), self.claimed)
     }
+}
+
+/// A service's numbers and its names.
+fn spaces(service: usize) -> [Space; 2] {
+    [Space::new(service, false), Space::new(service, true)]
 }
 
 #[cfg(test)]
