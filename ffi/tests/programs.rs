@@ -24,7 +24,6 @@ fn under_valgrind(program: &Path) -> Command {
         "--show-leak-kinds=definite,possible",
     ]);
     command.arg("--errors-for-leak-kinds=definite,possible");
-    command.arg(format!("--suppressions={}", root().join("ffi/tests/valgrind.supp").display()));
     command.arg(program);
     command.env("LD_LIBRARY_PATH", prefix().join("lib"));
     command

@@ -190,40 +190,43 @@ impl<M: Memory> DirectorCore<M> {
     /// A call on a guarded route: whether it may go on. If not, it has ended.
     pub(super) fn is_let_through(&mut self, key: usize, request: &Request, fx: &mut impl Effects) -> bool {
         let Some(route) = self.sessions[key].route(request.operation) else { return false };
-        let decision = decide(&route.access, request.resource());
-        let allow = self.count_decision(key, request.operation, decision);
-        if !allow {
-            self.refuse(key, request.ticket, Status::PermissionDenied, fx);
-        }
-        allow
+        let Some(cause) = refusal(&route.access, request.resource()) else { return true };
+        self.count_refusal(key, request.operation, cause);
+        self.refuse(key, request.ticket, Status::PermissionDenied, fx);
+        false
     }
 
     /// Whether a scatter may go on, whatever its keys are: those are decided one by one.
     pub(super) fn is_scatter_let_through(&mut self, key: usize, request: &Request) -> bool {
         let Some(route) = self.sessions[key].route(request.operation) else { return false };
-        let decision = match &route.access {
-            Passage::Guarded(Verdict::ByKey(_)) if request.resource().is_some() => return true,
-            access => decide(access, request.resource()),
+        let cause = match &route.access {
+            Passage::Guarded(Verdict::ByKey(_)) if request.resource().is_some() => None,
+            access => refusal(access, request.resource()),
         };
-        self.count_decision(key, request.operation, decision)
+        self.pass_unless(key, request.operation, cause)
     }
 
     /// Whether one of its keys may.
     pub(super) fn is_key_let_through(&mut self, key: usize, route: u32, resource: Key) -> bool {
         let Some(found) = self.sessions[key].route(route) else { return false };
-        let decision = decide(&found.access, Some(resource));
-        self.count_decision(key, route, decision)
+        let cause = refusal(&found.access, Some(resource));
+        self.pass_unless(key, route, cause)
     }
 
-    /// What was decided about something on a route: counts it, if that is no.
-    fn count_decision(&mut self, key: usize, route: u32, decision: Option<Decision>) -> bool {
-        let Some(Decision { cause, .. }) = decision.filter(|decision| !decision.allow) else { return true };
+    /// Whether nothing speaks against it; else that is counted.
+    fn pass_unless(&mut self, key: usize, route: u32, refused: Option<Cause>) -> bool {
+        let Some(cause) = refused else { return true };
+        self.count_refusal(key, route, cause);
+        false
+    }
+
+    /// Something on a route was refused.
+    fn count_refusal(&mut self, key: usize, route: u32, cause: Cause) {
         if let Some(operation) = self.sessions[key].route(route).map(|route| route.operation) {
             let found = self.table.operation(operation);
             let (service, name) = (self.table.service_name(found.service).to_owned(), found.name.to_string());
             self.deny_call(key, &service, &name, cause);
         }
-        false
     }
 
     /// Whether a worker may provide a service with all of these operations. A service is of one domain at a time.
@@ -361,10 +364,9 @@ impl<M: Memory> DirectorCore<M> {
             _ => vec![request.resource()],
         };
         let Some(route) = self.sessions[key].route(request.operation) else { return };
-        let denied = keys.into_iter().filter_map(|resource| decide(&route.access, resource));
-        let denied = denied.into_iter().find(|decision| !decision.allow);
-        if denied.is_some() {
-            self.count_decision(key, request.operation, denied);
+        let refused = keys.into_iter().find_map(|resource| refusal(&route.access, resource));
+        if let Some(cause) = refused {
+            self.count_refusal(key, request.operation, cause);
             self.drop_waiting(key, slot);
             self.refuse(key, request.ticket, Status::PermissionDenied, fx);
         }
@@ -416,11 +418,12 @@ impl<M: Memory> DirectorCore<M> {
     }
 }
 
-/// What is decided about a call; `None`: nobody has to.
-fn decide(access: &Passage, resource: Option<Key>) -> Option<Decision> {
-    match access {
-        Passage::Open => None,
-        Passage::Guarded(Verdict::Always(decision)) => Some(*decision),
-        Passage::Guarded(Verdict::ByKey(rules)) => Some(rules.decide(resource)),
-    }
+/// Why a call may not go on; `None`: it may.
+fn refusal(access: &Passage, resource: Option<Key>) -> Option<Cause> {
+    let decision = match access {
+        Passage::Open => return None,
+        Passage::Guarded(Verdict::Always(decision)) => *decision,
+        Passage::Guarded(Verdict::ByKey(rules)) => rules.decide(resource),
+    };
+    (!decision.allow).then_some(decision.cause)
 }
