@@ -76,5 +76,5 @@ pub use resource::{Changes, Key, Policy, Priority, Resource, ServiceOptions, Unh
 pub use shared::{Reader, Shared};
 pub use waiting::{Armed, Until, Waiting};
 pub use worker::handle::{RequestId, Stopper, Worker, WorkerOptions};
-pub use worker::request::{Kept, Request, Served, SharedMut};
+pub use worker::request::{Details, Kept, Request, Served, SharedMut};
 pub use worker::rights::Event;

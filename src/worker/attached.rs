@@ -5,7 +5,7 @@
 //! it has begun. A director that does not know it gets a worker with fresh memory; requests that it has begun belong
 //! to the side that they came from, and are answered there.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::core::{Begun, Effects, Taken, WorkerCore};
@@ -90,7 +90,8 @@ pub struct Attached {
     core: WorkerCore<Mapped>,
     bells: Bells,
     /// Who calls, by their session's id.
-    callers: HashMap<u64, Identity>,
+    /// A tree, since there are few, each is asked for with every call in C, and nothing is quicker to find there.
+    callers: BTreeMap<u64, Identity>,
     /// Ids of the sessions, by the index that the director gave.
     sessions: HashMap<u16, u64>,
     shape: WorkShape,
@@ -127,7 +128,7 @@ impl Attached {
         Ok(Attached {
             core: WorkerCore::new(opened.worker, shape, opened.start, opened.work, page),
             bells: Bells { clients: HashMap::new(), director: opened.director },
-            callers: HashMap::new(),
+            callers: BTreeMap::new(),
             sessions: HashMap::new(),
             shape,
             credential: opened.credential,
@@ -531,7 +532,7 @@ impl Attached {
     }
 
     /// Where a reply of `len` bytes that does not fit the record is to be written.
-    pub fn buffer(&self, begun: &Begun) -> Option<(Rw, u64)> {
+    pub fn buffer(&self, begun: &Begun) -> Option<(&Rw, u64)> {
         let at = if begun.request.flags & flag::REPLY_AT != 0 {
             begun.record[WORD_REPLY_AT]
         } else {
@@ -540,7 +541,7 @@ impl Attached {
             slot * u64::from(shape.reply_capacity)
         };
         let (_, inbox) = self.core.memory(begun)?;
-        Some((inbox.clone(), at))
+        Some((inbox, at))
     }
 
     /// Answers with bytes, which are copied once, to where the client reads them.

@@ -345,6 +345,21 @@ impl Worker {
         *self.listener.borrow_mut() = Some(Box::new(listener));
     }
 
+    /// Reads what the director has said meanwhile: that a client is gone, for one. What else it was is for `next`, for
+    /// which an event loop is woken: the socket, which is empty now, does that no more.
+    pub(super) fn hear(&self) {
+        let mut inner = self.inner.borrow_mut();
+        let attached = &mut inner.attached.1;
+        if !attached.has_control() {
+            return;
+        }
+        attached.read_control();
+        let has_news = attached.rights.has_told() || attached.rights.is_due(attached.taken());
+        if has_news || !attached.is_attached() {
+            self.stop.bell.ring();
+        }
+    }
+
     /// Tells the program what it has not heard yet. Nothing is borrowed while it listens.
     fn tell(&self) {
         loop {

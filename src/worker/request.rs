@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use super::attached::Attached;
+use super::core::Begun;
 use super::handle::{Inner, RequestId, Worker};
 use crate::error::Status;
 use crate::identity::Identity;
@@ -16,6 +18,42 @@ use crate::waiting::to_instant;
 #[must_use = "return it from the handler"]
 #[derive(Debug)]
 pub struct Served(());
+
+/// All that is said of a request beside its payload, read at once: for who passes it on to another language.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Details {
+    /// As [`Request::number`].
+    pub number: u32,
+    /// As [`Request::key`].
+    pub key: Option<Key>,
+    /// As [`Request::key_mask`].
+    pub key_mask: Option<u64>,
+    /// As [`Request::caller`].
+    pub caller: Identity,
+    /// As [`Request::deadline_ns`].
+    pub deadline_ns: Option<u64>,
+    /// As [`Request::capacity`].
+    pub capacity: usize,
+    /// Where [`Request::buffer`] begins; null where there is none.
+    pub buffer: *mut u8,
+}
+
+impl Details {
+    fn of(attached: &Attached, begun: &Begun) -> Details {
+        let (request, capacity) = (&begun.request, begun.request.capacity as usize);
+        let buffer = attached.buffer(begun).and_then(|(inbox, at)| inbox.ptr(at, capacity));
+        Details {
+            number: u32::from(request.operation as u16),
+            key: request.resource(),
+            key_mask: begun.is_part().then(|| scatter::mask(&begun.record)),
+            caller: attached.caller(begun),
+            deadline_ns: Some(request.deadline_ns).filter(|&ns| ns != 0),
+            capacity,
+            buffer: buffer.map_or(std::ptr::null_mut(), <*const u8>::cast_mut),
+        }
+    }
+}
 
 /// A request that has begun. It is answered once: by a method that takes it, or, if it is dropped, by WORKER_ERROR.
 /// One that was forgotten is answered when its worker goes.
@@ -34,7 +72,7 @@ impl<'w> Request<'w> {
         Request { worker, id, answered: false }
     }
 
-    fn with<T>(&self, look: impl FnOnce(&super::attached::Attached, &super::core::Begun) -> T) -> Option<T> {
+    fn with<T>(&self, look: impl FnOnce(&Attached, &Begun) -> T) -> Option<T> {
         if self.worker.is_forked() {
             return None;
         }
@@ -93,6 +131,11 @@ impl<'w> Request<'w> {
         self.with(|_, begun| begun.is_part().then(|| scatter::mask(&begun.record))).flatten()
     }
 
+    /// All of it at once, but the payload. `None` in a forked child, whose it is not.
+    pub fn details(&self) -> Option<Details> {
+        self.with(Details::of)
+    }
+
     /// The payload.
     pub fn bytes(&self) -> Shared<'_> {
         let bytes = self.with(|attached, begun| attached.payload(begun));
@@ -118,6 +161,10 @@ impl<'w> Request<'w> {
 
     /// Whether its caller has given it up, or is gone: no use going on.
     pub fn is_cancelled(&self) -> bool {
+        if self.worker.is_forked() {
+            return true;
+        }
+        self.worker.hear();
         self.with(|attached, begun| attached.is_cancelled(begun)).unwrap_or(true)
     }
 
@@ -145,7 +192,7 @@ impl<'w> Request<'w> {
             }
             return self.finish(Status::ReplyTooLarge, len);
         }
-        let buffer = self.with(|attached, begun| attached.buffer(begun)).flatten();
+        let buffer = self.inbox();
         // Where the client has said that the buffer lies where it can't.
         let Some((inbox, at)) = buffer.filter(|(inbox, at)| inbox.ptr(*at, len).is_some()) else {
             return self.fail(0, "the reply buffer is not within the inbox");
@@ -154,10 +201,18 @@ impl<'w> Request<'w> {
         self.finish(Status::Ok, len)
     }
 
+    /// The memory that the reply's buffer is in, and where.
+    fn inbox(&self) -> Option<(Rw, u64)> {
+        let inbox = |attached: &Attached, begun: &Begun| {
+            attached.buffer(begun).map(|(inbox, at)| (inbox.clone(), at))
+        };
+        self.with(inbox).flatten()
+    }
+
     /// Where the reply may be built in place, [`capacity`](Self::capacity) bytes of it: the client reads it there.
     /// Then [`reply_built`](Self::reply_built). `None` where the client has said that it lies where it can't.
     pub fn buffer(&self) -> Option<SharedMut<'_>> {
-        let (inbox, at) = self.with(|attached, begun| attached.buffer(begun)).flatten()?;
+        let (inbox, at) = self.inbox()?;
         let len = self.capacity();
         inbox.ptr(at, len)?;
         Some(SharedMut { target: Target::Inbox(inbox, at), len })
@@ -169,7 +224,7 @@ impl<'w> Request<'w> {
         if len > self.capacity() {
             return self.finish(Status::ReplyTooLarge, len);
         }
-        let Some((inbox, at)) = self.with(|attached, begun| attached.buffer(begun)).flatten() else {
+        let Some((inbox, at)) = self.inbox() else {
             return self.fail(0, "the reply buffer is not within the inbox");
         };
         let mut small = [0; (LINE - HEAD) * 8];

@@ -173,6 +173,18 @@ fn a_call_that_is_given_up_is_cancelled_where_it_is() {
 }
 
 #[test]
+fn a_worker_hears_that_its_caller_is_gone_while_it_runs() {
+    let place = Place::new();
+    let (_director, worker) = (place.director(), place.worker());
+    let (client, watch) = client_of(&place, "watch");
+    let _ = client.request(watch).submit(b"", Until::Now).unwrap().detach();
+    worker.hear("begun");
+    // It does not look into its ring meanwhile, where it would be told.
+    drop(client);
+    worker.hear("cancelled");
+}
+
+#[test]
 fn one_way_calls_run_and_close_waits_for_them() {
     let place = Place::new();
     let (_director, mut worker) = (place.director(), place.worker());
