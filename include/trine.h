@@ -308,8 +308,13 @@ typedef struct trine_service_options {
     const struct trine_resource *resources;
     // How many, up to 128: trine_change() adds more.
     uint64_t resource_count;
-    // 0.
-    uint64_t reserved[2];
+    // Operations that may run more than once, a bit for each place in the list of operations (1 is the first): a call
+    // of one whose worker died after it had begun runs again at another one, three times in all at most.
+    uint64_t idempotent;
+    // How long a worker that has one of its calls in its hands may show no sign of life before they end with
+    // TRINE_MAY_HAVE_RUN, in whole milliseconds, rounded down, at least one. 0: what the director says, 30 s.
+    // TRINE_FOREVER: for ever. Of all services of a worker the most patient one decides.
+    int64_t stall_ns;
 } trine_service_options;
 
 // One step of a trine_change().

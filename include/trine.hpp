@@ -196,17 +196,41 @@ public:
         resources_.push_back(more);
         return *this;
     }
-    // Valid as long as this is, and nothing is added.
-    trine_service_options get() const noexcept {
+    // An operation that may run more than once: a call of it whose worker died after it had begun runs again at another
+    // one, three times in all at most.
+    service &idempotent(std::string operation) {
+        idempotent_.push_back(std::move(operation));
+        return *this;
+    }
+    // How long a worker that has one of its calls in its hands may show no sign of life before they end with
+    // TRINE_MAY_HAVE_RUN: in whole milliseconds, at least one. std::chrono::nanoseconds::max(): for ever. The most patient
+    // of its services decides.
+    service &stall(std::chrono::nanoseconds after) noexcept {
+        options_.stall_ns = after.count();
+        return *this;
+    }
+    // For a list of operations. Valid as long as this is, and nothing is added.
+    trine_service_options get(std::initializer_list<const char *> operations) const {
         auto options = options_;
         options.resources = resources_.data();
         options.resource_count = resources_.size();
+        for (const auto &name : idempotent_) options.idempotent |= place(name, operations);
         return options;
     }
 
 private:
+    static std::uint64_t place(const std::string &name, std::initializer_list<const char *> operations) {
+        std::uint64_t bit = 1;
+        for (const auto *operation : operations) {
+            if (name == operation) return bit;
+            bit <<= 1;
+        }
+        throw std::invalid_argument(name + " is said to be idempotent, but is not provided");
+    }
+
     trine_service_options options_ = sized<trine_service_options>();
     std::vector<trine_resource> resources_;
+    std::vector<std::string> idempotent_;
 };
 
 // What a worker declares, withdraws, acquires and releases in one step: all of it or nothing.
@@ -622,7 +646,7 @@ public:
     std::uint32_t provide(const std::string &service, std::initializer_list<const char *> operations,
                           const trine::service &chosen) {
         std::uint32_t first = 0;
-        const auto options = chosen.get();
+        const auto options = chosen.get(operations);
         detail::check(trine_provide_with(get(), service.c_str(), operations.begin(), operations.size(), &options, &first),
                       get());
         return first;

@@ -1,13 +1,17 @@
-//! What the C interface costs over Rust: `cargo bench -p trine-ffi`.
+//! What the C interface costs over Rust, and Python over both: `cargo bench -p trine-ffi`.
 //!
-//! A closed loop of echoes of 64 bytes; everybody polls and yields in between. The four pairs of client and worker take
+//! A closed loop of echoes of 64 bytes; everybody polls and yields in between. The pairs of client and worker take
 //! turns in one run, so that whatever else the machine does meets them all. C's functions are called through pointers
-//! that the compiler can't see through, as a C program's calls are.
+//! that the compiler can't see through, as a C program's calls are. Python is a process of its own, where there is one.
+
+#[path = "../tests/build/mod.rs"]
+mod build;
 
 use std::ffi::{CString, c_void};
 use std::hint::black_box;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::ptr::{null, null_mut};
-
 use std::thread;
 use std::time::Instant;
 
@@ -93,6 +97,50 @@ fn c_worker(worker: &CWorker) {
     }
 }
 
+/// A process of `overhead.py`; it ends when its standard input does.
+struct Python {
+    process: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+}
+
+impl Python {
+    /// `None` where there is no Python.
+    fn start(bus: &str, role: &str) -> Option<Python> {
+        if !build::is_there("python3") {
+            eprintln!("there is no python3: without it");
+            return None;
+        }
+        let mut command = Command::new("python3");
+        command.arg(build::root().join("ffi/benches/overhead.py")).args([bus, role]);
+        command.env("PYTHONPATH", build::root().join("python")).env("PYTHONDONTWRITEBYTECODE", "1");
+        command.env("TRINE_LIBRARY", build::prefix().join("lib/libtrine.so.0"));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = command.spawn().expect("a Python");
+        let (input, output) = (process.stdin.take(), process.stdout.take().expect("piped"));
+        Some(Python { process, input, output: BufReader::new(output) })
+    }
+
+    fn measure(&mut self, calls: usize) -> Vec<u64> {
+        let input = self.input.as_mut().expect("still there");
+        writeln!(input, "{calls}").expect("it reads");
+        let mut bytes = vec![0; calls * 8];
+        self.output.read_exact(&mut bytes).expect("as many as it was asked for");
+        bytes.chunks_exact(8).map(|ns| u64::from_ne_bytes(ns.try_into().expect("8 bytes"))).collect()
+    }
+}
+
+impl Drop for Python {
+    fn drop(&mut self) {
+        self.input = None;
+        let _ = self.process.wait();
+    }
+}
+
+/// Who calls whom: each pair is a row.
+const PAIRS: [(&str, &str); 6] =
+    [("Rust", "Rust"), ("C", "Rust"), ("Rust", "C"), ("C", "C"), ("Python", "Rust"), ("Rust", "Python")];
+
 fn main() -> Result<(), Error> {
     let quick = std::env::args().any(|arg| arg == "--test");
     let (rounds, calls) = if quick { (1, 10) } else { (2000, 200) };
@@ -121,7 +169,16 @@ fn main() -> Result<(), Error> {
     options.waiting = TRINE_WAIT_YIELD;
     // SAFETY: as the header says.
     assert_eq!(unsafe { trine_connect(path.as_ptr(), &raw const options, &raw mut plain) }, TRINE_OK);
-    let routes = [client.route("rust", "echo")?, client.route("c", "echo")?];
+    let bus_path = path.to_str().expect("UTF-8");
+    let (mut python, mut python_worker) =
+        (Python::start(bus_path, "client"), Python::start(bus_path, "worker"));
+    if let Some(worker) = &mut python_worker {
+        worker.output.read_line(&mut String::new()).expect("it serves");
+    }
+    let route = |service: &str| client.route(&service.to_lowercase(), "echo");
+    let pairs: Vec<_> =
+        PAIRS.iter().filter(|pair| python.is_some() || ![pair.0, pair.1].contains(&"Python")).collect();
+    let routes: Vec<Route> = pairs.iter().map(|pair| route(pair.1)).collect::<Result<_, _>>()?;
     let numbers = [c"rust", c"c"].map(|service| {
         let mut number = 0;
         // SAFETY: as the header says.
@@ -130,20 +187,21 @@ fn main() -> Result<(), Error> {
         number
     });
 
-    let mut latencies = [const { Vec::new() }; 4];
+    let mut latencies = vec![Vec::new(); pairs.len()];
     for round in 0..rounds {
         // Who comes first takes turns, too.
-        for turn in 0..4 {
-            let pair = (turn + round) % 4;
-            let (by_c, to_c) = (pair % 2 == 1, pair / 2);
-            let call = |calls| match by_c {
-                true => c_client(plain, numbers[to_c], calls),
-                false => rust_client(&client, routes[to_c], calls),
+        for turn in 0..pairs.len() {
+            let index = (turn + round) % pairs.len();
+            let mut call = |calls| match (*pairs[index], &mut python) {
+                (("Python", _), Some(python)) => python.measure(calls),
+                (("C", worker), _) => c_client(plain, numbers[usize::from(worker == "C")], calls),
+                _ => rust_client(&client, routes[index], calls),
             };
             call(calls / 10); // wakes the worker
-            latencies[pair].extend(call(calls));
+            latencies[index].extend(call(calls));
         }
     }
+    drop((python, python_worker));
     stopper.stop();
     // SAFETY: as the header says.
     assert_eq!(unsafe { trine_wake(c.0) }, TRINE_OK);
@@ -156,14 +214,13 @@ fn main() -> Result<(), Error> {
 
     println!("echo of {BYTES} bytes, {} calls of each pair, polling and yielding\n", rounds * calls);
     println!("client  worker      p10      p50      p90      p99   p50 over Rust");
-    let names = ["Rust    Rust  ", "C       Rust  ", "Rust    C     ", "C       C     "];
     let mut base = 0;
-    for (name, mut all) in names.into_iter().zip(latencies) {
+    for ((client, worker), mut all) in pairs.into_iter().zip(latencies) {
         all.sort_unstable();
         let [p10, p50, p90, p99] = [10, 50, 90, 99].map(|percent| all[all.len() * percent / 100]);
         base = if base == 0 { p50 } else { base };
         let over = (p50 as f64 / base as f64 - 1.0) * 100.0;
-        println!("{name} {p10:>6} ns {p50:>5} ns {p90:>5} ns {p99:>5} ns   {over:>+5.1} %");
+        println!("{client:<7} {worker:<7} {p10:>6} ns {p50:>5} ns {p90:>5} ns {p99:>5} ns   {over:>+5.1} %");
     }
     Ok(())
 }

@@ -1,12 +1,13 @@
 //! Keys, resources, what can be chosen for a service, and events, as C has them.
 
 use std::ffi::c_char;
+use std::time::Duration;
 
 use trine::{Changes, Key, Policy, Resource, ServiceOptions, Unheld};
 
 use crate::input;
 use crate::status::{Failure, Outcome};
-use crate::types::trine_key;
+use crate::types::{TRINE_FOREVER, trine_key};
 
 /// trine_key.kind, trine_resource.kind: a number. A resource's is `first`.
 pub const TRINE_NUMBER: u32 = 1;
@@ -66,8 +67,13 @@ pub struct trine_service_options {
     pub resources: *const trine_resource,
     /// How many, up to 128: trine_change() adds more.
     pub resource_count: u64,
-    /// 0.
-    pub reserved: [u64; 2],
+    /// Operations that may run more than once, a bit for each place in the list of operations (1 is the first): a call
+    /// of one whose worker died after it had begun runs again at another one, three times in all at most.
+    pub idempotent: u64,
+    /// How long a worker that has one of its calls in its hands may show no sign of life before they end with
+    /// TRINE_MAY_HAVE_RUN, in whole milliseconds, rounded down, at least one. 0: what the director says, 30 s.
+    /// TRINE_FOREVER: for ever. Of all services of a worker the most patient one decides.
+    pub stall_ns: i64,
 }
 
 /// trine_step.action: the worker speaks for it from now on.
@@ -160,13 +166,21 @@ impl From<Resource> for trine_resource {
     }
 }
 
-/// What C has chosen for a service.
+/// What C has chosen for a service of these operations.
 ///
 /// # Safety
 /// The resources are NULL, or as many as it says.
-pub(crate) unsafe fn service_options(given: &trine_service_options) -> Outcome<ServiceOptions> {
-    if given.flags != 0 || given.reserved != [0; 2] {
-        return Err(Failure::argument("a flag of the service is not known, or what is reserved is not 0"));
+pub(crate) unsafe fn service_options(
+    given: &trine_service_options,
+    operations: &[&str],
+) -> Outcome<ServiceOptions> {
+    if given.flags != 0 {
+        return Err(Failure::argument("a flag of the service is not known"));
+    }
+    let is_marked =
+        |place: usize| given.idempotent.checked_shr(place as u32).is_some_and(|bits| bits & 1 == 1);
+    if (operations.len()..64).any(is_marked) {
+        return Err(Failure::argument("an operation is said to be idempotent that is not in the list"));
     }
     let most = trine::limits::RESOURCES_PER_CHANGE;
     let count = usize::try_from(given.resource_count).unwrap_or(usize::MAX);
@@ -189,7 +203,14 @@ pub(crate) unsafe fn service_options(given: &trine_service_options) -> Outcome<S
         TRINE_UNHELD_OFFER => Some(Unheld::Offer),
         other => return Err(Failure::argument(format!("unheld is {other}, which is none of TRINE_UNHELD_"))),
     };
-    Ok(options)
+    options.stall = match given.stall_ns {
+        0 => None,
+        TRINE_FOREVER => Some(Duration::MAX),
+        1.. => Some(Duration::from_nanos(given.stall_ns as u64)),
+        _ => return Err(Failure::argument("a stall limit is negative")),
+    };
+    let marked = operations.iter().enumerate().filter(|&(place, _)| is_marked(place));
+    Ok(options.idempotent(marked.map(|(_, &name)| name)))
 }
 
 /// A change as C has said it.

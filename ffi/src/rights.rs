@@ -34,10 +34,11 @@ pub unsafe extern "C" fn trine_provide_with(
             return Err(Failure::argument("there are no operations"));
         }
         // SAFETY: the rules of the header.
-        let options = unsafe { resource::service_options(&given)? };
-        // SAFETY: the rules of the header.
         let names = names.iter().map(|&name| unsafe { input::text(name, "an operation") });
-        let number = serving.worker.provide_with(service, &names.collect::<Outcome<Vec<_>>>()?, options)?;
+        let names = names.collect::<Outcome<Vec<_>>>()?;
+        // SAFETY: the rules of the header.
+        let options = unsafe { resource::service_options(&given, &names)? };
+        let number = serving.worker.provide_with(service, &names, options)?;
         if !first.is_null() {
             // SAFETY: the rules of the header.
             unsafe { input::slot(first)?.write(number) };

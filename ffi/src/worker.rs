@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Mutex;
 
 use nix::errno::Errno;
-use trine::{Request, RequestId, Shared, SharedMut, Stopper, Worker, WorkerOptions};
+use trine::{Request, RequestId, Shared, SharedMut, Status, Stopper, Worker, WorkerOptions};
 
 use crate::handle::{self, FreeList, Kind};
 use crate::input::{self, Out};
@@ -15,11 +15,24 @@ use crate::shelf::{SMALL, Small, copy_small};
 use crate::status::*;
 use crate::types::*;
 
-/// A worker, and the small payloads of its open requests: each by its request's index, where it stays.
+/// A worker, and what C was told of its open requests: by the request's index.
 pub(crate) struct Serving {
     pub(crate) worker: Worker,
     #[expect(clippy::vec_box, reason = "C has pointers into them")]
-    small: Vec<Box<Small>>,
+    told: Vec<Box<Told>>,
+}
+
+/// What C has of a request, so that an answer is compared with it, and nothing is looked up again.
+#[derive(Default)]
+struct Told {
+    /// The payload, if it is small; where it stays.
+    small: Small,
+    /// Where a larger one begins.
+    large: usize,
+    len: usize,
+    /// Where the reply may be built; 0 is nowhere.
+    out: usize,
+    capacity: usize,
 }
 
 impl Kind for Serving {
@@ -52,7 +65,7 @@ pub unsafe extern "C" fn trine_worker_open(
         }
         let worker = bus.worker(options)?;
         let stopper = worker.stopper();
-        out.write(handle::make(Serving { worker, small: Vec::new() }, stopper));
+        out.write(handle::make(Serving { worker, told: Vec::new() }, stopper));
         Ok(())
     })
 }
@@ -107,10 +120,10 @@ pub unsafe extern "C" fn trine_next(
     let next = |serving: &mut Serving| {
         // SAFETY: the rules of the header.
         let out = unsafe { Out::new(out)? };
-        let Serving { worker, small } = serving;
+        let Serving { worker, told } = serving;
         match worker.next(input::until(timeout_ns)?) {
             Ok(Some(request)) => {
-                out.put(&incoming(request, small));
+                out.put(&incoming(request, told)?);
                 Ok(TRINE_OK)
             }
             Ok(None) => Err(Failure::new(TRINE_WOULD_BLOCK, "no request came in time")),
@@ -122,39 +135,35 @@ pub unsafe extern "C" fn trine_next(
 }
 
 #[expect(clippy::vec_box, reason = "C has pointers into them")]
-fn incoming(request: Request<'_>, small: &mut Vec<Box<Small>>) -> trine_incoming {
-    let mut incoming = input::zeroed::<trine_incoming>();
-    let caller = request.caller();
-    (incoming.uid, incoming.gid, incoming.pid) = (caller.uid, caller.gid, caller.pid);
-    incoming.operation = request.number();
-    incoming.deadline_ns = request.deadline_ns().unwrap_or(0);
-    match request.key_mask() {
-        Some(mask) => (incoming.flags, incoming.key_mask) = (TRINE_PART, mask),
-        None => incoming.key = request.key().map_or_else(trine_key::default, trine_key::from),
-    }
-    incoming.out_capacity = request.capacity() as u64;
-    incoming.out = room(&request);
+fn incoming(request: Request<'_>, told: &mut Vec<Box<Told>>) -> Outcome<trine_incoming> {
+    let details = request.details().ok_or_else(|| Failure::plain(Status::Forked))?;
     let bytes = request.bytes();
-    let len = bytes.len();
-    let large: *const c_void = if len > SMALL { bytes.as_ptr().cast() } else { std::ptr::null() };
-    let mut copy = Small::default();
-    if large.is_null() {
-        copy_small(&bytes, &mut copy);
+    let (len, large) = (bytes.len(), bytes.as_ptr());
+    let mut small = Small::default();
+    if len <= SMALL {
+        copy_small(&bytes, &mut small);
     }
     drop(bytes);
     let id = request.detach();
-    if id.index() >= small.len() {
-        small.resize_with(id.index() + 1, Box::default);
+    if id.index() >= told.len() {
+        told.resize_with(id.index() + 1, Box::default);
     }
-    *small[id.index()] = copy;
-    incoming.data = if large.is_null() { small[id.index()].as_ptr().cast() } else { large };
-    (incoming.len, incoming.request) = (len as u64, id.to_bits());
-    incoming
-}
-
-/// Where a reply may be built in place, or NULL.
-fn room(request: &Request<'_>) -> *mut c_void {
-    request.buffer().map_or(std::ptr::null_mut(), |mut buffer| buffer.as_mut_ptr().cast())
+    let told = &mut *told[id.index()];
+    *told =
+        Told { small, large: large as usize, len, out: details.buffer as usize, capacity: details.capacity };
+    let mut incoming = input::zeroed::<trine_incoming>();
+    let caller = details.caller;
+    (incoming.uid, incoming.gid, incoming.pid) = (caller.uid, caller.gid, caller.pid);
+    (incoming.request, incoming.operation) = (id.to_bits(), details.number);
+    incoming.deadline_ns = details.deadline_ns.unwrap_or(0);
+    match details.key_mask {
+        Some(mask) => (incoming.flags, incoming.key_mask) = (TRINE_PART, mask),
+        None => incoming.key = details.key.map_or_else(trine_key::default, trine_key::from),
+    }
+    (incoming.out, incoming.out_capacity) = (details.buffer.cast(), details.capacity as u64);
+    incoming.data = if len > SMALL { large.cast() } else { told.small.as_ptr().cast() };
+    incoming.len = len as u64;
+    Ok(incoming)
 }
 
 fn open_request<'w>(worker: &'w Worker, request: trine_request) -> Outcome<Request<'w>> {
@@ -173,12 +182,14 @@ pub unsafe extern "C" fn trine_answer(
     len: usize,
 ) -> trine_status {
     let answer = |serving: &mut Serving| {
-        let request = open_request(&serving.worker, request)?;
-        let served = if len > request.capacity() {
+        let Serving { worker, told } = serving;
+        let (request, index) = (open_request(worker, request)?, RequestId::from_bits(request).index());
+        let told = &told[index];
+        let served = if len > told.capacity {
             request.reply_with(len, |_, _| {}) // which says what is needed, and fills nothing
-        } else if len > 0 && data == room(&request).cast_const() {
+        } else if len > 0 && !data.is_null() && data as usize == told.out {
             request.reply_built(len)
-        } else if let Some(at) = offset_within(&request.bytes(), data, len) {
+        } else if let Some(at) = told.offset_of(data as usize, len) {
             request.reply_with(len, |from, to| copy(from, at, len, to))
         } else {
             // SAFETY: the rules of the header.
@@ -197,11 +208,13 @@ pub unsafe extern "C" fn trine_answer(
     unsafe { handle::with(worker, answer) }
 }
 
-/// Where in a large request's own payload the data begins, if it lies there: another process may write it, so that it
-/// is copied with care.
-fn offset_within(payload: &Shared<'_>, data: *const c_void, len: usize) -> Option<usize> {
-    let at = (data as usize).checked_sub(payload.as_ptr() as usize)?;
-    (payload.len() > SMALL && at.checked_add(len)? <= payload.len()).then_some(at)
+impl Told {
+    /// Where in a large request's own payload the data begins, if it lies there: another process may write it, so that it
+    /// is copied with care.
+    fn offset_of(&self, data: usize, len: usize) -> Option<usize> {
+        let at = data.checked_sub(self.large)?;
+        (self.len > SMALL && at.checked_add(len)? <= self.len).then_some(at)
+    }
 }
 
 /// Copies through a few KiB that stay in the cache.

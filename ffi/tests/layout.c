@@ -80,7 +80,8 @@ AT(trine_service_options, policy, 8);
 AT(trine_service_options, unheld, 12);
 AT(trine_service_options, resources, 16);
 AT(trine_service_options, resource_count, 24);
-AT(trine_service_options, reserved, 32);
+AT(trine_service_options, idempotent, 32);
+AT(trine_service_options, stall_ns, 40);
 
 _Static_assert(sizeof(trine_event) == 56, "trine_event");
 AT(trine_event, size, 0);

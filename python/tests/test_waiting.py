@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -198,3 +199,49 @@ def test_asyncio_waits_without_a_deadline_passing_unseen(bus):
                 await client.call("slow", "one", deadline=0.05)
 
     asyncio.run(main())
+
+
+def test_asyncio_scatter(bus):
+    def adding(first, last, *, until_given_up=None):
+        worker = trine.Worker(bus)
+        worker.service("parts", resources=[range(first, last + 1)])
+
+        @worker.operation("parts")
+        def sum_up(request):
+            if until_given_up is not None:
+                while not request.is_cancelled:
+                    time.sleep(0.001)
+                until_given_up.set()
+            return str(sum(key.word for key in request.keys))
+
+        return serving(worker)
+
+    async def main():
+        async with trine.aio.connect(bus, slots=8) as client:
+            parts = await client.scatter("parts", "sum_up", keys=[1, 11, 2])
+            first = await parts.__anext__()
+            assert [key.word for key in first.keys] == [1, 2] and first.result().text() == "3" and parts.count == 2
+            assert not parts.is_done
+            with pytest.raises((asyncio.TimeoutError, TimeoutError)):
+                await asyncio.wait_for(parts.__anext__(), 0.02)
+            parts.cancel()
+            assert parts.is_done and given_up.wait(20)
+
+            assert [part async for part in await client.scatter("parts", "sum_up", keys=[])] == []
+
+            async def one():
+                return [part.result().text() async for part in
+                        await client.scatter("parts", "sum_up", keys=[3, 4, 5, 6])]
+
+            assert await asyncio.gather(*(one() for _ in range(40))) == [["18"]] * 40
+            [part] = [part async for part in await client.scatter_all("parts", "sum_up", most=1)]
+            assert part.error.name == "TOO_MANY_PARTS" and part.error.needed == 2
+            left = await client.scatter("parts", "sum_up", keys=[12])
+            waiting = asyncio.ensure_future(left.__anext__())
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    given_up = threading.Event()
+    with adding(0, 9), adding(10, 19, until_given_up=given_up):
+        asyncio.run(main())

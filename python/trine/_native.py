@@ -73,7 +73,8 @@ class Resource(Structure):
 class ServiceOptions(Sized):
     _fields_ = [
         ("size", c_uint32), ("flags", c_uint32), ("policy", c_uint32), ("unheld", c_uint32),
-        ("resources", POINTER(Resource)), ("resource_count", c_uint64), ("reserved", c_uint64 * 2),
+        ("resources", POINTER(Resource)), ("resource_count", c_uint64), ("idempotent", c_uint64),
+        ("stall_ns", c_int64),
     ]
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import enum
 import logging
+import math
 import time
 import traceback
 from ctypes import byref, c_char_p, c_size_t, c_uint32, c_void_p
 from types import TracebackType
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Type, Union
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Set, Tuple, Type, Union
 
 from . import _native
 from ._client import Waiting, _armed, _slice
@@ -296,6 +297,7 @@ Handler = Callable[[Request], Any]
 class _Service:
     def __init__(self) -> None:
         self.options: Dict[str, Any] = {}
+        self.idempotent: Set[str] = set()
         self.handlers: Dict[str, Handler] = {}
         self.provided = False
 
@@ -326,38 +328,49 @@ class Worker:
         self._callback: Any = None
         self._stop = False
 
-    def operation(self, service: str, name: Optional[str] = None) -> Callable[[Handler], Handler]:
+    def operation(self, service: str, name: Optional[str] = None, *,
+                  idempotent: bool = False) -> Callable[[Handler], Handler]:
         """Makes a function an operation of a service, by its name if no other is given. It is given a `Request`; what
         it returns is the reply: anything with a contiguous buffer, a str, None for nothing, or LATER. What it raises
-        ends the call with WORKER_ERROR: a `Failure` with its number and message, anything else is logged, too."""
+        ends the call with WORKER_ERROR: a `Failure` with its number and message, anything else is logged, too.
+
+        `idempotent`: it may run more than once. A call of it whose worker died after it had begun runs again at another
+        one, three times in all at most."""
 
         def add(handler: Handler) -> Handler:
-            of = self._services.setdefault(service, _Service())
-            of.handlers[name or handler.__name__] = handler
+            of, operation = self._services.setdefault(service, _Service()), name or handler.__name__
+            of.handlers[operation] = handler
+            (of.idempotent.add if idempotent else of.idempotent.discard)(operation)
             of.provided = False
             return handler
 
         return add
 
     def service(self, name: str, *, resources: Iterable[ResourceLike] = (), policy: Optional[Policy] = None,
-                exclusive: Optional[Unheld] = None) -> None:
+                exclusive: Optional[Unheld] = None, stall: Optional[float] = None) -> None:
         """Chooses something for a service, before it is provided: what this worker speaks for (nothing said is all),
-        how its calls are scheduled, and that its resources are exclusive."""
+        how its calls are scheduled, that its resources are exclusive, and how many seconds this worker may show no sign
+        of life while it has one of its calls in its hands, before they end with MAY_HAVE_RUN (30, where the director
+        says nothing else; `math.inf` is for ever)."""
         self._services.setdefault(name, _Service()).options = {
-            "resources": list(resources), "policy": policy, "exclusive": exclusive}
+            "resources": list(resources), "policy": policy, "exclusive": exclusive, "stall": stall}
 
     def provide(self) -> None:
         """Provides what was decorated, from now on. `serve` does it by itself."""
         for name, service in self._services.items():
             if service.handlers and not service.provided:
-                self._provide(name, list(service.handlers), **service.options)
+                self._provide(name, list(service.handlers), service.idempotent, **service.options)
                 service.provided = True
 
-    def _provide(self, service: str, operations: Sequence[str], *, resources: Iterable[ResourceLike] = (),
-                 policy: Optional[Policy] = None, exclusive: Optional[Unheld] = None) -> None:
+    def _provide(self, service: str, operations: List[str], idempotent: Set[str], *,
+                 resources: Iterable[ResourceLike] = (), policy: Optional[Policy] = None,
+                 exclusive: Optional[Unheld] = None, stall: Optional[float] = None) -> None:
         spoken_for = self._resources(resources)
         given = (_native.Resource * len(spoken_for))(*spoken_for)
-        options = _native.ServiceOptions(policy=policy or 0, unheld=exclusive or 0, resource_count=len(spoken_for))
+        marked = sum(1 << operations.index(operation) for operation in idempotent)
+        options = _native.ServiceOptions(
+            policy=policy or 0, unheld=exclusive or 0, resource_count=len(spoken_for), idempotent=marked,
+            stall_ns=0 if stall is None else _native.FOREVER if stall == math.inf else max(1, nanoseconds(stall)))
         if spoken_for:
             options.resources = given
         names = (c_char_p * len(operations))(*(operation.encode() for operation in operations))

@@ -9,14 +9,16 @@ waits for. All of a handle's calls are made in the thread of its loop.
 from __future__ import annotations
 
 import asyncio
+import weakref
+from collections import deque
 from ctypes import byref
 from types import TracebackType
-from typing import Any, Callable, Dict, List, Optional, Set, Type
+from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Set, Type
 
 from . import _native
-from ._client import Client, Loan, Pending, Reply, _reply
+from ._client import Client, Loan, Part, Parts, Pending, Reply, _reply
 from ._errors import Busy, Drained, Error, Interrupted, Status, failure
-from ._handle import Key
+from ._handle import Key, KeyLike
 from ._memory import Buffer
 from ._worker import Event, Handler, Request, Worker, finish, give_up
 
@@ -58,6 +60,58 @@ class _Watch:
             self._again = None
 
 
+class AsyncParts:
+    """A scatter that is under way: `async for part in parts`, in one task, as they come. What is open is given up when
+    it is garbage, or by `cancel`."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._ended: Deque[Part] = deque()
+        self._news: Optional["asyncio.Future[None]"] = None
+        self._failed: Optional[BaseException] = None
+
+    @property
+    def count(self) -> Optional[int]:
+        """How many there are in all: known from the first one on."""
+        return self._parts.count
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there are no more."""
+        return self._parts.is_done and not self._ended
+
+    def __aiter__(self) -> "AsyncParts":
+        return self
+
+    async def __anext__(self) -> Part:
+        while not self._ended:
+            if self._parts.is_done:
+                raise StopAsyncIteration
+            if self._failed is not None:
+                raise self._failed
+            self._news = asyncio.get_running_loop().create_future()
+            await self._news
+        return self._ended.popleft()
+
+    def cancel(self) -> None:
+        """Gives up what is open."""
+        self._parts.cancel()
+        self._tell()
+
+    def _heard(self, status: int, reply: _native.Reply, handle: int) -> None:
+        self._parts.count = reply.parts or self._parts.count
+        self._ended.append(self._parts._part(status, reply, handle))
+        self._tell()
+
+    def _fail(self, error: BaseException) -> None:
+        self._failed = error
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+
 class AsyncClient:
     """A client in the running loop: `call` from as many tasks as you like. A task that is cancelled gives its call up.
     Options as for `Client`."""
@@ -65,6 +119,7 @@ class AsyncClient:
     def __init__(self, bus: Optional[Any] = None, **options: Any) -> None:
         self._client = Client(bus, **options)
         self._calls: Dict[int, "asyncio.Future[Reply]"] = {}
+        self._scatters: "weakref.WeakValueDictionary[int, AsyncParts]" = weakref.WeakValueDictionary()
         self._room: List["asyncio.Future[None]"] = []
         self._watch = _Watch(self._client, self._drain)
 
@@ -76,6 +131,25 @@ class AsyncClient:
     async def post(self, service: str, operation: str, data: Buffer = b"", **more: Any) -> None:
         """As `Client.post`."""
         await self._sent(lambda: self._client.post(service, operation, data, timeout=0, **more))
+
+    async def scatter(self, service: str, operation: str, data: Buffer = b"", keys: Iterable[KeyLike] = (),
+                      **more: Any) -> AsyncParts:
+        """As `Client.scatter`."""
+        about = list(keys)
+        return self._scattered(await self._sent(lambda: self._client.scatter(
+            service, operation, data, about, timeout=0, **more)))
+
+    async def scatter_all(self, service: str, operation: str, data: Buffer = b"", **more: Any) -> AsyncParts:
+        """As `Client.scatter_all`."""
+        return self._scattered(await self._sent(lambda: self._client.scatter_all(
+            service, operation, data, timeout=0, **more)))
+
+    def _scattered(self, sent: Parts) -> AsyncParts:
+        parts = AsyncParts(sent)
+        if not sent.is_done:
+            self._scatters[sent.ticket] = parts
+            self._watch.sleep()
+        return parts
 
     async def loan(self, service: str, operation: str, size: int) -> Loan:
         """As `Client.loan`; to be sent by `send`."""
@@ -92,7 +166,7 @@ class AsyncClient:
             try:
                 return send()
             except Busy:
-                if not self._calls:
+                if not self._calls and not self._scatters:
                     raise
             room = asyncio.get_running_loop().create_future()
             self._room.append(room)
@@ -120,6 +194,11 @@ class AsyncClient:
             if reply.ticket == 0:
                 self._fail(failure(status, self._client._handle.pointer))
                 return False
+            scatter = self._scatters.get(reply.ticket)
+            if scatter is not None:
+                scatter._heard(status, reply, self._client._handle.get())
+                self._make_room()
+                continue
             future = self._calls.pop(reply.ticket, None)
             self._make_room()
             try:
@@ -141,6 +220,8 @@ class AsyncClient:
     def _fail(self, error: BaseException) -> None:
         """The handle is of no use any more."""
         self._watch.stop()
+        for parts in list(self._scatters.values()):
+            parts._fail(error)
         calls, self._calls = self._calls, {}
         for future in calls.values():
             if not future.done():
@@ -154,6 +235,8 @@ class AsyncClient:
     async def close(self) -> None:
         """Gives up the open calls: those who wait for them are cancelled."""
         self._watch.stop()
+        for parts in list(self._scatters.values()):
+            parts._fail(asyncio.CancelledError())
         calls, self._calls = self._calls, {}
         for future in calls.values():
             future.cancel()
@@ -180,9 +263,10 @@ class AsyncWorker:
         self._watch: Optional[_Watch] = None
         self._done: Optional["asyncio.Future[None]"] = None
 
-    def operation(self, service: str, name: Optional[str] = None) -> Callable[[Handler], Handler]:
+    def operation(self, service: str, name: Optional[str] = None, *,
+                  idempotent: bool = False) -> Callable[[Handler], Handler]:
         """As `Worker.operation`."""
-        return self.worker.operation(service, name)
+        return self.worker.operation(service, name, idempotent=idempotent)
 
     def service(self, name: str, **chosen: Any) -> None:
         """As `Worker.service`."""
@@ -297,4 +381,4 @@ def connect(bus: Optional[Any] = None, **options: Any) -> AsyncClient:
     return AsyncClient(bus, **options)
 
 
-__all__ = ["AsyncClient", "AsyncWorker", "connect"]
+__all__ = ["AsyncClient", "AsyncParts", "AsyncWorker", "connect"]

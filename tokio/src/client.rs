@@ -3,9 +3,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
-use trine::{Armed, CallError, Client, Draft, Error, KeptReply, Key, Route, Shared, Status, Ticket, Until};
+use trine::{
+    Armed, CallError, Client, Draft, Error, KeptReply, Key, Parts, Reply, Route, Shared, Status, Ticket,
+    Until,
+};
 
 use crate::sleep::{Sleep, lock};
 
@@ -28,17 +31,33 @@ struct State {
     /// Replies that have been told and are not dropped: each may hold a slot.
     held: usize,
     calls: HashMap<Ticket, oneshot::Sender<Ended>>,
+    /// Scatters of which parts are open. There are no more parts than slots.
+    scatters: HashMap<Ticket, mpsc::UnboundedSender<EndedPart>>,
 }
 
 impl State {
     /// Whether there is something that makes room when it ends, or is dropped.
     fn may_get_room(&self) -> bool {
-        !self.calls.is_empty() || self.held > 0
+        !self.calls.is_empty() || !self.scatters.is_empty() || self.held > 0
+    }
+
+    /// A reply that was told, or was to be, is of no use to anybody.
+    fn give_back(&mut self, kept: KeptReply) {
+        self.held -= 1;
+        drop(self.client.reattach(kept));
     }
 }
 
 /// How a call ended: its reply, and who answered.
 type Ended = Result<(KeptReply, u32), CallError>;
+
+/// How a part ended.
+struct EndedPart {
+    keys: Vec<Key>,
+    mask: u64,
+    count: Option<usize>,
+    ended: Ended,
+}
 
 /// The task that hears of the ends of calls; ends with the last client.
 struct Driver(JoinHandle<()>);
@@ -59,7 +78,7 @@ impl AsyncClient {
     /// Outside of a runtime.
     pub fn new(client: Client) -> Result<AsyncClient, Error> {
         let sleep = Sleep::on(&client)?;
-        let state = Mutex::new(State { client, held: 0, calls: HashMap::new() });
+        let state = Mutex::new(State { client, held: 0, calls: HashMap::new(), scatters: HashMap::new() });
         let inner = Arc::new(Inner { state, sleep, room: Notify::new() });
         let driver = Driver(tokio::spawn(drive(inner.clone())));
         Ok(AsyncClient { inner, _driver: Arc::new(driver) })
@@ -102,7 +121,7 @@ impl AsyncClient {
     ) -> Result<AsyncReply, CallError> {
         let send =
             |client: &Client| say(client.request(route)).submit(request, Until::Now).map(|p| p.detach());
-        self.ended(self.send(send).await?).await
+        self.call_by(send).await
     }
 
     /// Calls with a request of `len` bytes that `build` writes in place: the worker reads it there, and nothing is copied.
@@ -121,7 +140,7 @@ impl AsyncClient {
             build(&mut loan);
             Ok(loan.submit(Until::Now)?.detach())
         };
-        self.ended(self.send(send).await?).await
+        self.call_by(send).await
     }
 
     /// Sends a request that has no reply. It runs once at most.
@@ -129,47 +148,85 @@ impl AsyncClient {
     /// # Errors
     /// As [`Draft::submit`].
     pub async fn post(&self, route: Route, request: &[u8]) -> Result<(), CallError> {
-        loop {
-            let room = self.inner.room.notified();
-            let sent = {
-                let state = lock(&self.inner.state);
-                let sent = state.client.request(route).post(request, Until::Now);
-                sent.map_err(|error| (error, state.may_get_room()))
-            };
-            match sent {
-                Err((error, true)) if error.status() == Status::WouldBlock => room.await,
-                sent => return sent.map_err(|(error, _)| error),
-            }
-        }
+        self.with_room(|state| state.client.request(route).post(request, Until::Now)).await
     }
 
-    /// Sends, as soon as there is room; whatever has ended meanwhile makes some.
-    async fn send(&self, send: impl Fn(&Client) -> Result<Ticket, CallError>) -> Result<Call<'_>, CallError> {
+    /// Sends a copy of a request to all workers that have some of these keys, one part each: see [`Draft::scatter`].
+    /// `say` as for [`call_with`](Self::call_with). Dropping the parts gives up those that have not ended.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn scatter(
+        &self,
+        route: Route,
+        say: impl for<'c> Fn(Draft<'c>) -> Draft<'c>,
+        keys: &[Key],
+        request: &[u8],
+    ) -> Result<AsyncParts, CallError> {
+        self.scatter_by(|client| say(client.request(route)).scatter(keys, request, Until::Now)).await
+    }
+
+    /// Sends a copy of a request to all workers that provide the operation, one part each: see [`Draft::scatter_all`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn scatter_all(
+        &self,
+        route: Route,
+        say: impl for<'c> Fn(Draft<'c>) -> Draft<'c>,
+        request: &[u8],
+    ) -> Result<AsyncParts, CallError> {
+        self.scatter_by(|client| say(client.request(route)).scatter_all(request, Until::Now)).await
+    }
+
+    async fn scatter_by(
+        &self,
+        send: impl for<'c> Fn(&'c Client) -> Result<Parts<'c>, CallError>,
+    ) -> Result<AsyncParts, CallError> {
+        let begin = |state: &mut State| {
+            let parts = send(&state.client)?;
+            let (is_done, ticket) = (parts.is_done(), parts.detach());
+            let (tell, told) = mpsc::unbounded_channel();
+            if !is_done {
+                state.scatters.insert(ticket, tell);
+                self.inner.arm_again(state);
+            }
+            Ok(AsyncParts { inner: self.inner.clone(), ticket, told, count: is_done.then_some(0) })
+        };
+        self.with_room(begin).await
+    }
+
+    /// Does what needs a slot and memory, as soon as there is room; whatever has ended meanwhile makes some.
+    async fn with_room<T>(
+        &self,
+        attempt: impl Fn(&mut State) -> Result<T, CallError>,
+    ) -> Result<T, CallError> {
         loop {
             // Made before it is tried: what ends in between is not missed.
             let room = self.inner.room.notified();
-            match self.try_send(&send) {
-                Err((error, true)) if error.status() == Status::WouldBlock => room.await,
-                sent => return sent.map_err(|(error, _)| error),
+            let (tried, may_get_room) = {
+                let mut state = lock(&self.inner.state);
+                (attempt(&mut state), state.may_get_room())
+            };
+            match tried {
+                Err(error) if error.status() == Status::WouldBlock && may_get_room => room.await,
+                tried => return tried,
             }
         }
     }
 
-    /// The second is whether others' ends may make room.
-    fn try_send(
+    async fn call_by(
         &self,
         send: impl Fn(&Client) -> Result<Ticket, CallError>,
-    ) -> Result<Call<'_>, (CallError, bool)> {
-        let mut state = lock(&self.inner.state);
-        let ticket = send(&state.client).map_err(|error| (error, state.may_get_room()))?;
-        let (tell, told) = oneshot::channel();
-        state.calls.insert(ticket, tell);
-        // Anew, since it may be the next whose deadline passes; and it may have ended already.
-        if !matches!(state.client.arm(), Ok(Armed::Sleep)) {
-            self.inner.sleep.kick();
-        }
-        drop(state);
-        Ok(Call { inner: &self.inner, ticket, told, is_told: false })
+    ) -> Result<AsyncReply, CallError> {
+        let begin = |state: &mut State| {
+            let ticket = send(&state.client)?;
+            let (tell, told) = oneshot::channel();
+            state.calls.insert(ticket, tell);
+            self.inner.arm_again(state);
+            Ok(Call { inner: &self.inner, ticket, told, is_told: false })
+        };
+        self.ended(self.with_room(begin).await?).await
     }
 
     async fn ended(&self, mut call: Call<'_>) -> Result<AsyncReply, CallError> {
@@ -178,8 +235,7 @@ impl AsyncClient {
             return std::future::pending().await;
         };
         call.is_told = true;
-        let (kept, worker) = ended?;
-        Ok(AsyncReply { inner: self.inner.clone(), kept: Some(kept), worker })
+        AsyncReply::of(&self.inner, ended)
     }
 }
 
@@ -201,8 +257,7 @@ impl Drop for Call<'_> {
         drop(state.client.pending(self.ticket));
         // It may have ended in the moment before.
         if let Ok(Ok((kept, _))) = self.told.try_recv() {
-            state.held -= 1;
-            drop(state.client.reattach(kept));
+            state.give_back(kept);
         }
         drop(state);
         self.inner.room.notify_waiters();
@@ -223,6 +278,13 @@ async fn drive(inner: Arc<Inner>) {
 }
 
 impl Inner {
+    /// Something was sent: it may be the next whose deadline passes, and it may have ended already.
+    fn arm_again(&self, state: &State) {
+        if !matches!(state.client.arm(), Ok(Armed::Sleep)) {
+            self.sleep.kick();
+        }
+    }
+
     /// Tells all ends that there are; then arms.
     fn look(&self) -> Armed {
         let mut state = lock(&self.state);
@@ -240,27 +302,112 @@ impl Inner {
     }
 
     fn tell(&self, state: &mut State, ticket: Ticket) {
-        let State { client, held, calls } = state;
-        let Some(result) = client.pending(ticket).and_then(|mut pending| pending.poll()) else {
-            // A scatter that was begun before the client was taken over: nobody waits for it here.
-            drop(client.parts(ticket));
-            return;
-        };
-        let ended = result.map(|reply| {
+        let State { client, held, calls, scatters } = state;
+        let kept = |reply: Reply<'_>| {
             let worker = reply.worker();
             (reply.detach(), worker)
-        });
-        let has_reply = usize::from(ended.is_ok());
-        let untold = match calls.remove(&ticket) {
-            Some(tell) => tell.send(ended).err(),
-            None => Some(ended),
         };
-        match untold {
-            None => *held += has_reply,
-            Some(Ok((kept, _))) => drop(client.reattach(kept)),
-            Some(Err(_)) => {}
+        let ended =
+            client.pending(ticket).and_then(|mut pending| pending.poll().map(|ended| ended.map(kept)));
+        if let Some(ended) = ended {
+            *held += usize::from(ended.is_ok());
+            let untold = match calls.remove(&ticket) {
+                Some(tell) => tell.send(ended).err(),
+                None => Some(ended),
+            };
+            if let Some(Ok((kept, _))) = untold {
+                state.give_back(kept);
+            }
+        } else if let Some(mut parts) = client.parts(ticket) {
+            let Some(tell) = scatters.get(&ticket) else {
+                // It was begun before the client was taken over: nobody waits for it here.
+                return drop(parts);
+            };
+            if let Some(part) = parts.poll() {
+                let (keys, mask) = (part.keys().to_vec(), part.key_mask());
+                let ended = part.into_result().map(kept);
+                *held += usize::from(ended.is_ok());
+                // Who drops the parts first takes the sender away: there is somebody to hear it.
+                let _ = tell.send(EndedPart { keys, mask, count: parts.len(), ended });
+            }
+            if parts.is_done() {
+                scatters.remove(&ticket);
+            }
+            let _ = parts.detach();
         }
         self.room.notify_waiters();
+    }
+}
+
+/// A scatter that is under way: its parts come as they end. Dropping it gives up those that have not ended.
+#[must_use = "dropping it cancels the parts"]
+pub struct AsyncParts {
+    inner: Arc<Inner>,
+    ticket: Ticket,
+    told: mpsc::UnboundedReceiver<EndedPart>,
+    count: Option<usize>,
+}
+
+/// One part of a scatter, ended: one worker's answer, or what has become of it.
+pub struct AsyncPart {
+    keys: Vec<Key>,
+    mask: u64,
+    result: Result<AsyncReply, CallError>,
+}
+
+impl AsyncPart {
+    /// What it is about: the keys that its worker has, in the order in which they were named; none in a scatter to all.
+    pub fn keys(&self) -> &[Key] {
+        &self.keys
+    }
+
+    /// The same as bits: one for each place in the list that was sent.
+    pub fn key_mask(&self) -> u64 {
+        self.mask
+    }
+
+    /// The answer, or why there is none.
+    pub fn result(&self) -> Result<&AsyncReply, &CallError> {
+        self.result.as_ref()
+    }
+
+    /// The answer itself.
+    ///
+    /// # Errors
+    /// What the part has ended with.
+    pub fn into_result(self) -> Result<AsyncReply, CallError> {
+        self.result
+    }
+}
+
+impl AsyncParts {
+    /// The next part that has ended; `None`: there are no more. Dropping the future loses none.
+    pub async fn next(&mut self) -> Option<AsyncPart> {
+        let EndedPart { keys, mask, count, ended } = self.told.recv().await?;
+        self.count = count;
+        Some(AsyncPart { keys, mask, result: AsyncReply::of(&self.inner, ended) })
+    }
+
+    #[allow(clippy::len_without_is_empty)] // there always is one, but in a scatter over no keys
+    /// How many parts there are in all. Known from the first one on, and then never changes.
+    pub fn len(&self) -> Option<usize> {
+        self.count
+    }
+}
+
+impl Drop for AsyncParts {
+    fn drop(&mut self) {
+        let mut state = lock(&self.inner.state);
+        if state.scatters.remove(&self.ticket).is_some() {
+            drop(state.client.parts(self.ticket));
+        }
+        while let Ok(EndedPart { ended, .. }) = self.told.try_recv() {
+            if let Ok((kept, _)) = ended {
+                state.give_back(kept);
+            }
+        }
+        drop(state);
+        self.inner.room.notify_waiters();
     }
 }
 
@@ -272,6 +419,11 @@ pub struct AsyncReply {
 }
 
 impl AsyncReply {
+    fn of(inner: &Arc<Inner>, ended: Ended) -> Result<AsyncReply, CallError> {
+        let (kept, worker) = ended?;
+        Ok(AsyncReply { inner: inner.clone(), kept: Some(kept), worker })
+    }
+
     /// The bytes.
     pub fn bytes(&self) -> &Shared<'static> {
         self.kept.as_ref().expect("kept until it is dropped").bytes()
@@ -286,10 +438,7 @@ impl AsyncReply {
 impl Drop for AsyncReply {
     fn drop(&mut self) {
         if let Some(kept) = self.kept.take() {
-            let mut state = lock(&self.inner.state);
-            state.held -= 1;
-            drop(state.client.reattach(kept));
-            drop(state);
+            lock(&self.inner.state).give_back(kept);
             self.inner.room.notify_waiters();
         }
     }

@@ -46,5 +46,5 @@ mod client;
 mod sleep;
 mod worker;
 
-pub use client::{AsyncClient, AsyncReply};
+pub use client::{AsyncClient, AsyncPart, AsyncParts, AsyncReply};
 pub use worker::{AsyncRequest, AsyncWorker};

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -135,6 +136,21 @@ impl AsyncRequest {
     /// The resource that it is about, if it names one.
     pub fn key(&self) -> Option<Key> {
         self.look(|request| request.key()).flatten()
+    }
+
+    /// The resources that it is about: see [`Request::keys`].
+    pub fn keys(&self) -> Vec<Key> {
+        self.look(|request| request.keys()).unwrap_or_default()
+    }
+
+    /// Of a part of a scatter over keys: see [`Request::key_mask`].
+    pub fn key_mask(&self) -> Option<u64> {
+        self.look(|request| request.key_mask()).flatten()
+    }
+
+    /// When its caller will have stopped waiting.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.look(|request| request.deadline()).flatten()
     }
 
     /// Who asks.

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
-use trine::{Bus, ClientOptions, Director, DirectorHandle, DirectorOptions, Status, Stopper, WorkerOptions};
+use trine::{
+    Bus, ClientOptions, Director, DirectorHandle, DirectorOptions, Key, ServiceOptions, Status, Stopper,
+    WorkerOptions,
+};
 use trine_tokio::{AsyncClient, AsyncRequest, AsyncWorker};
 
 const LONG: Duration = Duration::from_secs(20);
@@ -205,4 +208,89 @@ async fn a_drained_worker_serves_what_it_has_and_is_done() {
     timeout(LONG, worker.serve(1, |_| async {})).await.unwrap().unwrap();
     answer.await.unwrap();
     assert_eq!(call.await.unwrap(), b"last");
+}
+
+/// A worker in a thread that speaks for some keys: it adds them up, or waits until nobody wants to know.
+fn serve_sums(
+    here: &Here,
+    keys: std::ops::RangeInclusive<u64>,
+    given_up: Option<mpsc::UnboundedSender<()>>,
+) -> (Stopper, std::thread::JoinHandle<()>) {
+    let worker = here.bus.worker(WorkerOptions::default()).unwrap();
+    worker.provide_with("parts", &["sum"], ServiceOptions::default().resource(keys)).unwrap();
+    let stopper = worker.stopper();
+    let serve = move || {
+        worker
+            .serve(|request| {
+                if let Some(given_up) = &given_up {
+                    while !request.is_cancelled() {
+                        std::thread::yield_now();
+                    }
+                    given_up.send(()).unwrap();
+                }
+                let sum: u64 = request.keys().into_iter().filter_map(Key::as_number).sum();
+                request.reply(&sum.to_ne_bytes())
+            })
+            .unwrap();
+    };
+    (stopper, std::thread::spawn(serve))
+}
+
+#[tokio::test]
+async fn parts_come_as_they_end_and_are_given_up_when_they_are_dropped() {
+    let here = here();
+    let (tell, mut given_up) = mpsc::unbounded_channel();
+    let workers = [serve_sums(&here, 0..=9, None), serve_sums(&here, 10..=19, Some(tell))];
+    let client = here.client(8);
+    let sum = client.route("parts", "sum").unwrap();
+    let scatter = |numbers: &[u64]| {
+        let keys: Vec<Key> = numbers.iter().copied().map(Key::number).collect();
+        let client = client.clone();
+        async move { client.scatter(sum, |draft| draft, &keys, b"").await.unwrap() }
+    };
+    let mut parts = scatter(&[1, 11, 2]).await;
+    let first = timeout(LONG, parts.next()).await.unwrap().unwrap();
+    assert_eq!((first.keys(), first.key_mask()), (&[Key::number(1), Key::number(2)][..], 0b101));
+    assert_eq!(first.into_result().unwrap().bytes().get::<u64>(), Some(3));
+    assert_eq!(parts.len(), Some(2));
+    assert!(timeout(Duration::from_millis(20), parts.next()).await.is_err());
+    drop(parts);
+    timeout(LONG, given_up.recv()).await.unwrap().unwrap();
+
+    assert!(scatter(&[]).await.next().await.is_none());
+    // More than there is room for at a time: each waits for its slots.
+    let all = (0..40).map(|_| async {
+        let mut parts = scatter(&[3, 4, 5, 6]).await;
+        let sum = parts.next().await.unwrap().into_result().unwrap().bytes().get::<u64>();
+        assert!(parts.next().await.is_none());
+        sum.unwrap()
+    });
+    for sum in timeout(LONG, all_of(all)).await.unwrap() {
+        assert_eq!(sum, 18);
+    }
+    let mut refused = client.scatter_all(sum, |draft| draft.parts(1), b"").await.unwrap();
+    let error = refused.next().await.unwrap().into_result().err().unwrap();
+    assert_eq!((error.status(), error.needed()), (Status::TooManyParts, Some(2)));
+    for (stopper, thread) in workers {
+        stopper.stop();
+        thread.join().unwrap();
+    }
+}
+
+/// All of them at once, in this task.
+async fn all_of<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    let mut open: Vec<_> = futures.map(Box::pin).collect();
+    let mut done = Vec::new();
+    std::future::poll_fn(|context| {
+        open.retain_mut(|future| match future.as_mut().poll(context) {
+            std::task::Poll::Ready(value) => {
+                done.push(value);
+                false
+            }
+            std::task::Poll::Pending => true,
+        });
+        if open.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+    done
 }

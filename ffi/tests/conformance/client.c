@@ -11,6 +11,8 @@
 #include <unistd.h>
 
 static trine_client *client, *helper;
+/* What was begun, and is to be waited for by a later command. */
+static trine_ticket begun, scattering;
 
 static void say(trine_status status, const trine_reply *reply, trine_client *of) {
     printf("%s ran=%d code=%" PRIu32 " needed=%" PRIu64, trine_status_name(status), (reply->flags & TRINE_RAN) != 0,
@@ -198,15 +200,50 @@ static void scattered(trine_ticket ticket) {
     for (int i = 0; i < count; i++) printf(" %s", said[i]);
 }
 
-static void scatter(char *numbers) {
+/* As many calls as may wait on a resource that nobody holds, and one more. */
+static void crowd(void) {
+    trine_route to;
+    trine_ticket waiting[8];
+    trine_reply reply = TRINE_INIT(trine_reply);
+    trine_call_args args = TRINE_INIT(trine_call_args);
+    args.key = TRINE_KEY(1);
+    if (!route(helper, "patient", "echo", &to)) return;
+    for (int i = 0; i < 8; i++) {
+        if (trine_submit(helper, to, NULL, 0, &args, TRINE_FOREVER, &waiting[i]) != TRINE_OK) exit(1);
+    }
+    printf("8 ");
+    say(trine_call(helper, to, NULL, 0, &args, &reply), &reply, helper);
+    trine_reply_free(helper, &reply);
+    for (int i = 0; i < 8; i++) trine_cancel(helper, waiting[i]);
+}
+
+static void connected(const char *bus) {
+    trine_client *other;
+    printf("%s", trine_status_name(trine_connect(bus, NULL, &other)));
+    trine_close(other);
+}
+
+static void begin(const char *service, const char *operation) {
+    trine_route to;
+    if (!route(client, service, operation, &to)) return;
+    if (trine_submit(client, to, NULL, 0, NULL, TRINE_FOREVER, &begun) != TRINE_OK) exit(1);
+    printf("OK");
+}
+
+static void end(void) {
+    trine_reply reply = TRINE_INIT(trine_reply);
+    ended(trine_wait(client, begun, TRINE_FOREVER, &reply), &reply);
+}
+
+static trine_ticket scatter(char *numbers) {
     trine_route to;
     trine_key keys[64];
     trine_ticket ticket;
     size_t count = 0;
-    if (!route(client, "parts", "sum", &to)) return;
+    if (!route(client, "parts", "sum", &to)) exit(1);
     for (char *word = strtok(numbers, " "); word; word = strtok(NULL, " ")) keys[count++] = TRINE_KEY(strtoull(word, NULL, 10));
     if (trine_scatter(client, to, keys, count, NULL, 0, NULL, TRINE_FOREVER, &ticket) != TRINE_OK) exit(1);
-    scattered(ticket);
+    return ticket;
 }
 
 static void scatter_all(uint32_t most) {
@@ -259,7 +296,18 @@ static void obey(char *line) {
         if (word) *word++ = 0;
         keyed(rest, word);
     } else if (strcmp(c, "unheld") == 0) unheld();
-    else if (strcmp(c, "scatter") == 0) scatter(rest);
+    else if (strcmp(c, "scatter") == 0) scattered(scatter(rest));
+    else if (strcmp(c, "crowd") == 0) crowd();
+    else if (strcmp(c, "connect") == 0) connected(rest);
+    else if (strcmp(c, "begin") == 0) {
+        char *operation = strchr(rest, ' ');
+        *operation++ = 0;
+        begin(rest, operation);
+    } else if (strcmp(c, "end") == 0) end();
+    else if (strcmp(c, "begin_scatter") == 0) {
+        scattering = scatter(rest);
+        printf("OK");
+    } else if (strcmp(c, "end_scatter") == 0) scattered(scattering);
     else if (strcmp(c, "scatter_all") == 0) scatter_all((uint32_t)strtoul(rest, NULL, 10));
     else exit(2);
     puts("");
@@ -270,7 +318,7 @@ int main(int argc, char **argv) {
     static char line[4096];
     trine_options options = TRINE_INIT(trine_options);
     options.slots = 8;
-    options.director_gone_ns = 200 * 1000 * 1000;
+    options.director_gone_ns = 500 * 1000 * 1000;
     if (argc < 2 || trine_connect(argv[1], &options, &client) != TRINE_OK
         || trine_connect(argv[1], NULL, &helper) != TRINE_OK) return 1;
     while (fgets(line, sizeof line, stdin)) {

@@ -11,7 +11,7 @@
 static trine::options with(std::uint32_t slots) {
     trine::options options;
     options.slots = slots;
-    options.director_gone_ns = 200 * 1000 * 1000;
+    options.director_gone_ns = 500 * 1000 * 1000;
     return options;
 }
 
@@ -75,7 +75,13 @@ private:
         if (command == "unheld") {
             return text_of(client_.call(client_.route("exclusive", "echo"), "", trine::args().about(1)));
         }
-        if (command == "scatter") return scatter(rest);
+        if (command == "scatter") return gathered(scatter(rest));
+        if (command == "crowd") return crowd();
+        if (command == "connect") return connected(rest);
+        if (command == "begin") return begun_.emplace(client_.submit(client_.route(first, second), "")), "OK";
+        if (command == "end") return end();
+        if (command == "begin_scatter") return scattered_.emplace(scatter(rest)), "OK";
+        if (command == "end_scatter") return gathered(std::move(*scattered_));
         if (command == "scatter_all") {
             return gathered(client_.scatter_all(client_.route("parts", "sum"), "", static_cast<std::uint32_t>(number)));
         }
@@ -195,11 +201,39 @@ private:
         return text_of(client_.call(route("key"), "", args));
     }
 
-    std::string scatter(const std::string &rest) {
+    // As many calls as may wait on a resource that nobody holds, and one more.
+    std::string crowd() {
+        const auto to = helper_.route("patient", "echo");
+        const auto about = trine::args().about(1);
+        std::vector<trine::pending> waiting;
+        while (waiting.size() < 8) waiting.push_back(helper_.submit(to, "", about));
+        try {
+            return "8 " + text_of(helper_.call(to, "", about));
+        } catch (const trine::error &error) {
+            return "8 " + said(error);
+        }
+    }
+
+    static std::string connected(const std::string &bus) {
+        try {
+            trine::client other(bus);
+        } catch (const trine::error &error) {
+            return trine_status_name(error.status());
+        }
+        return "OK";
+    }
+
+    std::string end() {
+        auto pending = std::move(*begun_);
+        begun_.reset();
+        return text_of(pending.wait());
+    }
+
+    trine::parts scatter(const std::string &rest) {
         std::istringstream words(rest);
         std::vector<trine::key> keys;
         for (std::uint64_t number; words >> number;) keys.push_back(number);
-        return gathered(client_.scatter(client_.route("parts", "sum"), keys, ""));
+        return client_.scatter(client_.route("parts", "sum"), keys, "");
     }
 
     static std::string gathered(trine::parts parts) {
@@ -216,6 +250,9 @@ private:
     }
 
     trine::client client_, helper_;
+    // What was begun, and is to be waited for by a later command.
+    std::optional<trine::pending> begun_;
+    std::optional<trine::parts> scattered_;
 };
 
 int main(int, char **argv) {

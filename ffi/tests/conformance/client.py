@@ -8,7 +8,7 @@ import time
 import trine
 
 bus = sys.argv[1]
-client, helper = trine.connect(bus, slots=8, director_gone=0.2), trine.connect(bus)
+client, helper = trine.connect(bus, slots=8, director_gone=0.5), trine.connect(bus)
 
 
 def said(error):
@@ -180,6 +180,43 @@ def gathered(parts, numbers=()):
 def scatter(rest=""):
     numbers = [int(word) for word in rest.split()]
     return gathered(client.scatter("parts", "sum", keys=numbers), numbers)
+
+
+def crowd():
+    """As many calls as may wait on a resource that nobody holds, and one more."""
+    waiting = [helper.submit("patient", "echo", key=1) for _ in range(8)]
+    return f"{len(waiting)} {outcome(lambda: helper.call('patient', 'echo', key=1))}"
+
+
+def connect(bus):
+    try:
+        trine.connect(bus).close()
+    except trine.Error as error:
+        return error.name
+    return "OK"
+
+
+#: What was begun, and is to be waited for by a later command.
+begun = {}
+
+
+def begin(rest):
+    begun["call"] = client.submit(*rest.split())
+    return "OK"
+
+
+def end():
+    return outcome(begun.pop("call").wait)
+
+
+def begin_scatter(rest):
+    numbers = [int(word) for word in rest.split()]
+    begun["parts"] = client.scatter("parts", "sum", keys=numbers), numbers
+    return "OK"
+
+
+def end_scatter():
+    return gathered(*begun.pop("parts"))
 
 
 def scatter_all(most):

@@ -1,11 +1,14 @@
 //! The conformance client: client BUS, with a command a line on its standard input.
 
+use std::cell::Cell;
 use std::io::BufRead;
 use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
-use trine::{Bus, CallError, Client, ClientOptions, Error, Parts, Pending, Reply, Route, Status, Until};
+use trine::{
+    Bus, CallError, Client, ClientOptions, Error, Key, Parts, Pending, Reply, Route, Status, Ticket, Until,
+};
 
 /// How a command failed.
 enum Failed {
@@ -56,6 +59,9 @@ struct Conformance {
     client: Client,
     /// `client` may have no slot free.
     helper: Client,
+    /// What was begun, and is to be waited for by a later command.
+    begun: Cell<Option<Ticket>>,
+    scattered: Cell<Option<Ticket>>,
 }
 
 impl Conformance {
@@ -85,14 +91,28 @@ impl Conformance {
                 let route = self.client.route("exclusive", "echo")?;
                 Ok(text_of(&self.client.request(route).key(1).submit(b"", Until::Forever)?.wait()?))
             }
-            "scatter" => {
-                let keys: Vec<_> = rest
-                    .split_whitespace()
-                    .filter_map(|word| word.parse::<u64>().ok())
-                    .map(Into::into)
-                    .collect();
-                let route = self.client.route("parts", "sum")?;
-                Ok(gathered(self.client.request(route).scatter(&keys, b"", Until::Forever)?))
+            "scatter" => Ok(gathered(self.scatter(rest)?)),
+            "crowd" => self.crowd(),
+            "connect" => {
+                let connected = Bus::at(rest).client(ClientOptions::default());
+                Ok(connected.err().map_or("OK", |error| error.status().name()).to_owned())
+            }
+            "begin" => {
+                let route = self.client.route(first, second)?;
+                self.begun.set(Some(self.client.request(route).submit(b"", Until::Forever)?.detach()));
+                Ok("OK".to_owned())
+            }
+            "end" => {
+                let pending = self.begun.take().and_then(|ticket| self.client.pending(ticket));
+                Ok(text_of(&pending.expect("begun").wait()?))
+            }
+            "begin_scatter" => {
+                self.scattered.set(Some(self.scatter(rest)?.detach()));
+                Ok("OK".to_owned())
+            }
+            "end_scatter" => {
+                let parts = self.scattered.take().and_then(|ticket| self.client.parts(ticket));
+                Ok(gathered(parts.expect("begun")))
             }
             "scatter_all" => {
                 let draft = self.client.request(self.client.route("parts", "sum")?);
@@ -177,6 +197,22 @@ impl Conformance {
         Ok(ended)
     }
 
+    fn crowd(&self) -> Result<String, Failed> {
+        let route = self.helper.route("patient", "echo")?;
+        let send = || self.helper.request(route).key(1).submit(b"", Until::Forever);
+        let waiting = (0..8).map(|_| send()).collect::<Result<Vec<_>, _>>()?;
+        let ended = send()?.wait();
+        let text = ended.map_or_else(|error| said(&error.into()), |reply| text_of(&reply));
+        Ok(format!("{} {text}", waiting.len()))
+    }
+
+    fn scatter(&self, numbers: &str) -> Result<Parts<'_>, Failed> {
+        let numbers = numbers.split_whitespace().filter_map(|word| word.parse::<u64>().ok());
+        let keys: Vec<Key> = numbers.map(Key::number).collect();
+        let route = self.client.route("parts", "sum")?;
+        Ok(self.client.request(route).scatter(&keys, b"", Until::Forever)?)
+    }
+
     fn interrupt(&self) -> Result<String, Failed> {
         extern "C" fn nothing(_: nix::libc::c_int) {}
         let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::empty(), SigSet::empty());
@@ -248,9 +284,10 @@ fn gathered(parts: Parts<'_>) -> String {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let bus = Bus::at(std::env::args().nth(1).ok_or("client BUS")?);
-    let options = ClientOptions::default().slots(8).director_gone(Duration::from_millis(200));
+    let options = ClientOptions::default().slots(8).director_gone(Duration::from_millis(500));
     let client = bus.client(options.interruptible(true))?;
-    let tests = Conformance { client, helper: bus.client(ClientOptions::default())? };
+    let helper = bus.client(ClientOptions::default())?;
+    let tests = Conformance { client, helper, begun: Cell::new(None), scattered: Cell::new(None) };
     for line in std::io::stdin().lock().lines() {
         let line = line?;
         let (command, rest) = line.split_once(' ').unwrap_or((&line, ""));

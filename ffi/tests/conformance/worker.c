@@ -1,4 +1,5 @@
-/* The conformance worker: worker BUS FIRST LAST [parts] */
+/* The conformance worker: worker BUS FIRST LAST [parts | rules] */
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,13 +10,14 @@
 enum { ECHO, MIRROR, FAIL, HOLD, HELD, RELEASE, NOTE, NOTED, DIE, KEY, REFUSALS };
 static const char *const operations[] = {"echo", "mirror", "fail", "hold", "held", "release",
                                          "note", "noted", "die", "key", "refusals"};
-static const char *const sum[] = {"sum"}, *const only_echo[] = {"echo"};
+static const char *const sum[] = {"sum"}, *const only_echo[] = {"echo"}, *const block[] = {"block"};
+static const char *const what_rules[] = {"stall", "retry"};
 
 static trine_worker *worker;
 static trine_request kept[64];
 static size_t kept_count, noted_len;
 static char noted[4096];
-static uint32_t first_sum = 1000, first_exclusive = 1000;
+static uint32_t first_sum = 1000, first_exclusive = 1000, first_slow = 1000, first_rule = 1000;
 
 static void check(trine_status status, const char *what) {
     if (status == TRINE_OK) return;
@@ -49,6 +51,18 @@ static void parts(trine_request request) {
     say(request, text);
 }
 
+static void stand_still(void) {
+    for (;;) pause();
+}
+
+/* Whoever comes first dies. */
+static void retry(const trine_incoming *request) {
+    char name[4096];
+    snprintf(name, sizeof name, "%.*s", (int)request->len, (const char *)request->data);
+    if (open(name, O_CREAT | O_EXCL | O_WRONLY, 0600) >= 0) _exit(9);
+    say(request->request, "again");
+}
+
 static void serve(const trine_incoming *request) {
     char text[64];
     size_t cancelled = 0;
@@ -58,6 +72,16 @@ static void serve(const trine_incoming *request) {
     }
     if (request->operation == first_exclusive) {
         check(trine_answer(worker, request->request, request->data, request->len), "answer");
+        return;
+    }
+    if (request->operation == first_slow) {
+        puts("blocked");
+        fflush(stdout);
+        stand_still();
+    }
+    if (request->operation == first_rule) stand_still();
+    if (request->operation == first_rule + 1) {
+        retry(request);
         return;
     }
     switch (request->operation) {
@@ -104,15 +128,25 @@ int main(int argc, char **argv) {
     if (argc < 4) return 2;
     const trine_resource mine = {TRINE_RANGE, 0, strtoull(argv[2], NULL, 10), strtoull(argv[3], NULL, 10)};
     trine_service_options some = TRINE_INIT(trine_service_options), exclusive = TRINE_INIT(trine_service_options);
+    trine_service_options patient = TRINE_INIT(trine_service_options), rules = TRINE_INIT(trine_service_options);
     some.resources = &mine;
     some.resource_count = 1;
     exclusive.unheld = TRINE_UNHELD_ERROR;
+    patient.unheld = TRINE_UNHELD_WAIT;
     check(trine_worker_open(argv[1], NULL, &worker), "open");
-    if (argc < 5) {
+    rules.idempotent = 1 << 1;
+    rules.stall_ns = 1000 * 1000 * 1000;
+    const int has_rules = argc > 4 && strcmp(argv[4], "rules") == 0;
+    if (has_rules) { /* alone, since the most patient service decides */
+        check(trine_provide_with(worker, "rules", what_rules, 2, &rules, &first_rule), "provide");
+    } else if (argc < 5) {
         check(trine_provide(worker, "conformance", operations, 11, NULL), "provide");
         check(trine_provide_with(worker, "exclusive", only_echo, 1, &exclusive, &first_exclusive), "provide");
+        check(trine_provide_with(worker, "patient", only_echo, 1, &patient, NULL), "provide");
+    } else {
+        check(trine_provide(worker, "slow", block, 1, &first_slow), "provide");
     }
-    check(trine_provide_with(worker, "parts", sum, 1, &some, &first_sum), "provide");
+    if (!has_rules) check(trine_provide_with(worker, "parts", sum, 1, &some, &first_sum), "provide");
     puts("serving");
     fflush(stdout);
     for (;;) {

@@ -1,7 +1,8 @@
-// The conformance worker: worker BUS FIRST LAST [parts]
+// The conformance worker: worker BUS FIRST LAST [parts | rules]
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fcntl.h>
 #include <trine.hpp>
 #include <unistd.h>
 
@@ -16,19 +17,28 @@ static std::string name_of(const std::function<void()> &action) {
     return "OK";
 }
 
+static void stand_still() {
+    for (;;) pause();
+}
+
 int main(int argc, char **argv) {
     if (argc < 4) return 2;
     trine::worker worker(argv[1]);
     std::vector<trine::request> kept;
     std::string noted;
-    const bool whole = argc < 5;
+    const bool whole = argc < 5, has_rules = argc > 4 && std::string(argv[4]) == "rules";
     if (whole) {
         worker.provide("conformance", {"echo", "mirror", "fail", "hold", "held", "release", "note", "noted", "die", "key",
                                        "refusals"});
         worker.provide("exclusive", {"echo"}, trine::service().exclusive(TRINE_UNHELD_ERROR));
+        worker.provide("patient", {"echo"}, trine::service().exclusive(TRINE_UNHELD_WAIT));
     }
+    const auto rules = trine::service().idempotent("retry").stall(std::chrono::seconds(1));
+    const auto rule = has_rules ? worker.provide("rules", {"stall", "retry"}, rules) : UINT32_MAX - 1;
+    const auto slow = whole || has_rules ? UINT32_MAX : worker.provide("slow", {"block"});
     const auto mine = trine::resource::range(std::strtoull(argv[2], nullptr, 10), std::strtoull(argv[3], nullptr, 10));
-    const auto sum = worker.provide("parts", {"sum"}, trine::service().speaks_for(mine));
+    // Alone, since the most patient service decides.
+    const auto sum = has_rules ? UINT32_MAX - 3 : worker.provide("parts", {"sum"}, trine::service().speaks_for(mine));
     std::puts("serving");
     std::fflush(stdout);
     worker.serve([&](trine::request &request) {
@@ -36,6 +46,17 @@ int main(int argc, char **argv) {
             std::uint64_t total = 0;
             for (const auto &key : request.keys()) total += key.word;
             return request.reply(std::to_string(total));
+        }
+        if (request.operation() == slow) {
+            std::puts("blocked");
+            std::fflush(stdout);
+            stand_still();
+        }
+        if (request.operation() == rule) stand_still();
+        if (request.operation() == rule + 1) {
+            const std::string name(request.text());
+            if (open(name.c_str(), O_CREAT | O_EXCL | O_WRONLY, 0600) >= 0) _exit(9); // whoever comes first dies
+            return request.reply("again");
         }
         switch (request.operation()) {
         case ECHO:

@@ -1,6 +1,7 @@
-"""The conformance worker: worker.py BUS FIRST LAST [parts]"""
+"""The conformance worker: worker.py BUS FIRST LAST [parts | rules]"""
 
 import os
+import signal
 import sys
 
 import trine
@@ -52,6 +53,25 @@ def die(request):
     os._exit(9)
 
 
+def block(request):
+    print("blocked", flush=True)
+    stall(request)
+
+
+def stall(request):
+    while True:
+        signal.pause()
+
+
+def retry(request):
+    """Whoever comes first dies."""
+    try:
+        os.open(request.text(), os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    except FileExistsError:
+        return "again"
+    os._exit(9)
+
+
 def key(request):
     if request.key is None:
         return "none"
@@ -80,14 +100,23 @@ def refusals(request):
         lambda: worker.release("exclusive", 77), lambda: worker.acquire("nothing", 77))))
 
 
-if len(sys.argv) < 5:
+if sys.argv[4:] == ["rules"]:
+    worker.operation("rules")(stall)
+    worker.operation("rules", idempotent=True)(retry)
+    worker.service("rules", stall=1.0)
+elif len(sys.argv) < 5:
     for handler in (echo, mirror, fail, hold, held, release, note, die, key, refusals):
         worker.operation("conformance")(handler)
     worker.operation("conformance", "noted")(noted_)
     worker.service("exclusive", exclusive=trine.Unheld.ERROR)
     worker.operation("exclusive", "echo")(echo)
-worker.service("parts", resources=[range(first, last + 1)])
-worker.operation("parts", "sum")(lambda request: str(sum(each.word for each in request.keys)))
+    worker.service("patient", exclusive=trine.Unheld.WAIT)
+    worker.operation("patient", "echo")(echo)
+else:
+    worker.operation("slow")(block)
+if sys.argv[4:] != ["rules"]:  # alone, since the most patient service decides
+    worker.service("parts", resources=[range(first, last + 1)])
+    worker.operation("parts", "sum")(lambda request: str(sum(each.word for each in request.keys)))
 worker.provide()
 print("serving", flush=True)
 worker.serve()

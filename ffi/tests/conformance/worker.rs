@@ -1,4 +1,6 @@
-//! The conformance worker: worker BUS FIRST LAST [parts]
+//! The conformance worker: worker BUS FIRST LAST [parts | rules]
+
+use std::time::Duration;
 
 use trine::{Bus, Changes, Error, Key, RequestId, Resource, ServiceOptions, Unheld, WorkerOptions};
 
@@ -6,18 +8,36 @@ fn name_of<T>(result: Result<T, Error>) -> &'static str {
     result.map_or_else(|error| error.status().name(), |_| "OK")
 }
 
+fn stand_still() -> ! {
+    loop {
+        std::thread::park();
+    }
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().collect();
-    let [bus, first, last] = &arguments[1..4] else { return Err("worker BUS FIRST LAST [parts]".into()) };
+    let [bus, first, last] = &arguments[1..4] else {
+        return Err("worker BUS FIRST LAST [parts | rules]".into());
+    };
     let worker = Bus::at(bus).worker(WorkerOptions::default())?;
-    if arguments.len() < 5 {
+    let rules = ServiceOptions::default().idempotent(["retry"]).stall(Duration::from_secs(1));
+    let has_rules = arguments.get(4).is_some_and(|role| role == "rules");
+    if has_rules {
+        // Alone, since the most patient service decides.
+        worker.provide_with("rules", &["stall", "retry"], rules)?;
+    } else if arguments.len() < 5 {
         let operations =
             ["echo", "mirror", "fail", "hold", "held", "release", "note", "noted", "die", "key", "refusals"];
         worker.provide("conformance", &operations)?;
         worker.provide_with("exclusive", &["echo"], ServiceOptions::default().exclusive(Unheld::Error))?;
+        worker.provide_with("patient", &["echo"], ServiceOptions::default().exclusive(Unheld::Wait))?;
+    } else {
+        worker.provide("slow", &["block"])?;
     }
-    let mine = ServiceOptions::default().resource(first.parse::<u64>()?..=last.parse::<u64>()?);
-    worker.provide_with("parts", &["sum"], mine)?;
+    if !has_rules {
+        let mine = ServiceOptions::default().resource(first.parse::<u64>()?..=last.parse::<u64>()?);
+        worker.provide_with("parts", &["sum"], mine)?;
+    }
     println!("serving");
     let (mut kept, mut noted) = (Vec::<RequestId>::new(), Vec::new());
     worker.serve(|request| match request.operation().as_str() {
@@ -67,6 +87,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         "noted" => request.reply(&noted),
         "die" => std::process::exit(9),
+        "block" => {
+            println!("blocked");
+            stand_still()
+        }
+        "stall" => stand_still(),
+        // Whoever comes first dies.
+        "retry" => {
+            let name = String::from_utf8_lossy(&request.bytes().to_vec()).into_owned();
+            if std::fs::File::create_new(name).is_ok() {
+                std::process::exit(9);
+            }
+            request.reply(b"again")
+        }
         "key" => {
             let text = match request.key() {
                 None => "none".to_owned(),
