@@ -10,8 +10,8 @@ from typing import Any, Dict, Iterable, NamedTuple, Optional, Tuple, Type
 
 from . import _native
 from ._errors import Error, Status, failure
-from ._handle import SLICE_NS, Handle, Key, KeyLike, bus_name, check, nanoseconds, word
-from ._memory import IN_PLACE, Borrowed, Buffer, Place, copy
+from ._handle import SLICE_NS, STILL_OPEN, Handle, Key, KeyLike, bus_name, check, nanoseconds, word
+from ._memory import IN_PLACE, Buffer, Place, borrow, copy
 
 
 class Waiting(enum.IntEnum):
@@ -135,7 +135,7 @@ class Pending:
             status = _native.poll(handle, self.ticket, byref(reply))
         else:
             status = _native.wait(handle, self.ticket, _slice(end), byref(reply))
-        while status in (Status.WOULD_BLOCK, Status.INTERRUPTED):
+        while status in STILL_OPEN:
             if end is not None and time.monotonic_ns() >= end:
                 return None
             status = _native.wait(self._handle.get(), self.ticket, _slice(end), byref(reply))
@@ -160,7 +160,8 @@ class Pending:
             self._handle.leave(self, lambda pointer: _native.cancel(pointer, ticket))
 
     def __del__(self) -> None:
-        self.cancel()
+        if self.ticket:
+            self.cancel()
 
 
 class Part(NamedTuple):
@@ -201,7 +202,7 @@ class Parts:
             status = _native.wait(handle, self.ticket, _slice(end), byref(reply))
             if reply.parts:
                 self.count = reply.parts
-            if status not in (Status.WOULD_BLOCK, Status.INTERRUPTED):
+            if status not in STILL_OPEN:
                 return self._part(status, reply, handle)
             if end is not None and time.monotonic_ns() >= end:
                 return None
@@ -351,7 +352,7 @@ class Client:
         """Sends a request, and returns at once, but for a free slot and for room, which it waits for up to `timeout`
         seconds: then it raises `Busy`. Arguments as for `call`."""
         route, ticket, args = self.route(service, operation), c_uint64(), self._args(more)
-        borrowed = Borrowed(data)
+        borrowed = borrow(data)
         try:
             self._send(timeout, lambda handle, function, wait_ns: function(
                 handle, route, borrowed.address, borrowed.size, args, wait_ns, byref(ticket)),
@@ -363,7 +364,7 @@ class Client:
     def post(self, service: str, operation: str, data: Buffer = b"", *, timeout: Optional[float] = None,
              **more: Any) -> None:
         """Sends a request that has no reply. It runs once at most."""
-        route, args, borrowed = self.route(service, operation), self._args(more), Borrowed(data)
+        route, args, borrowed = self.route(service, operation), self._args(more), borrow(data)
         try:
             self._send(timeout, lambda handle, function, wait_ns: function(
                 handle, route, borrowed.address, borrowed.size, args, wait_ns), _native.post_now, _native.post)
@@ -377,7 +378,7 @@ class Client:
         if status == 0:
             return
         end = None if timeout is None else time.monotonic_ns() + nanoseconds(timeout)
-        while status in (Status.WOULD_BLOCK, Status.INTERRUPTED):
+        while status in STILL_OPEN:
             if end is not None and time.monotonic_ns() >= end:
                 break
             status = send(self._handle.get(), later, _slice(end))
@@ -387,7 +388,7 @@ class Client:
                 timeout: Optional[float] = None, **more: Any) -> Parts:
         """Sends a request to the workers that have these keys, up to 64: a part for each worker, about those of the keys
         that it has. Each part ends as a call does. No keys: no parts."""
-        route, args, borrowed, ticket = self.route(service, operation), self._args(more), Borrowed(data), c_uint64()
+        route, args, borrowed, ticket = self.route(service, operation), self._args(more), borrow(data), c_uint64()
         about = tuple(self._key(key) for key in keys)
         native = (_native.Key * len(about))(*(key.native() for key in about))
         try:
@@ -403,7 +404,7 @@ class Client:
         """Sends a request to all workers that provide the operation: a part for each, `most` of them at most (0: as many
         as there are free slots). Where there would be more, nobody gets anything, and the only part ends
         TOO_MANY_PARTS."""
-        route, args, borrowed, ticket = self.route(service, operation), self._args(more), Borrowed(data), c_uint64()
+        route, args, borrowed, ticket = self.route(service, operation), self._args(more), borrow(data), c_uint64()
         try:
             self._send(timeout, lambda handle, function, wait_ns: function(
                 handle, route, most, borrowed.address, borrowed.size, args, wait_ns, byref(ticket)),
@@ -434,7 +435,7 @@ class Client:
             status = _native.wait(self._handle.get(), _native.ANY, wait_ns, byref(reply))
             if status == Status.WOULD_BLOCK and time.monotonic_ns() - before_ns < wait_ns:
                 return None  # at once: none is open
-            if status not in (Status.WOULD_BLOCK, Status.INTERRUPTED):
+            if status not in STILL_OPEN:
                 self._handle.tickets.discard(reply.ticket)
                 return reply.ticket, _reply(self._handle, status, reply)
             if end is not None and time.monotonic_ns() >= end:

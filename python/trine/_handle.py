@@ -14,6 +14,8 @@ from ._errors import Status, failure
 
 #: Longest time that Python's signal handlers may have to wait for a wait in C, where the signal came just before it.
 SLICE_NS = 200_000_000
+#: Statuses that leave a wait's call as it is. Numbers, since an enumeration's members take longer to find than a call of C.
+STILL_OPEN = (int(Status.WOULD_BLOCK), int(Status.INTERRUPTED))
 
 
 class Handle:

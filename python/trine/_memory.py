@@ -45,21 +45,29 @@ _release_buffer.argtypes = [ctypes.POINTER(_PyBuffer)]
 _release_buffer.restype = None
 
 
-class Borrowed:
-    """The bytes of an object, by their address, until `release`."""
+class _Bytes:
+    """A `bytes`: ctypes passes its address, and this keeps it."""
+
+    __slots__ = ("address", "size")
+
+    def __init__(self, data: bytes) -> None:
+        self.address: Any = data
+        self.size = len(data)
+
+    def release(self) -> None:
+        pass
+
+
+class _Borrowed:
+    """The bytes of another object, by their address, until `release`."""
 
     __slots__ = ("address", "size", "_buffer")
 
-    def __init__(self, data: Buffer) -> None:
+    def __init__(self, data: Any) -> None:
         self._buffer: Optional[_PyBuffer] = None
-        if isinstance(data, str):
-            data = data.encode()
-        if type(data) is bytes:
-            self.address: Any = data  # ctypes passes its address, and this keeps it
-            self.size = len(data)
-            return
         buffer = _PyBuffer()
         _get_buffer(data, ctypes.byref(buffer), 0)  # raises TypeError, or BufferError where it is not contiguous
+        self.address: Any
         self._buffer, self.address, self.size = buffer, buffer.buf or 0, buffer.len
 
     def release(self) -> None:
@@ -69,6 +77,13 @@ class Borrowed:
 
     def __del__(self) -> None:
         self.release()
+
+
+def borrow(data: Buffer) -> Union[_Bytes, _Borrowed]:
+    """The bytes of an object, by their address, until they are released."""
+    if isinstance(data, str):
+        data = data.encode()
+    return _Bytes(data) if type(data) is bytes else _Borrowed(data)
 
 
 def copy(address: Optional[int], size: int) -> bytes:

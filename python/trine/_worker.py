@@ -14,8 +14,8 @@ from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Se
 from . import _native
 from ._client import Waiting, _armed, _slice
 from ._errors import Drained, Interrupted, Status, failure
-from ._handle import Handle, Key, ResourceLike, bus_name, check, nanoseconds, resource, resource_of, resources
-from ._memory import IN_PLACE, Borrowed, Buffer, Place, copy
+from ._handle import STILL_OPEN, Handle, Key, ResourceLike, bus_name, check, nanoseconds, resource, resource_of, resources
+from ._memory import IN_PLACE, Buffer, Place, borrow, copy
 
 _log = logging.getLogger("trine")
 
@@ -218,7 +218,7 @@ class Request:
     def reply(self, data: Buffer = b"") -> None:
         """Answers. The bytes are copied once, to where the client reads them. To answer with what was built in `out`,
         see `reply_built`."""
-        borrowed = Borrowed(b"" if data is None else data)
+        borrowed = borrow(b"" if data is None else data)
         try:
             self._answer(borrowed.address, borrowed.size)
         finally:
@@ -239,7 +239,7 @@ class Request:
 
     def _finish(self, result: List[Any]) -> None:
         """Answers with what a handler has returned; takes it out of the list, as the last one that looks at it."""
-        borrowed = Borrowed(b"" if result[0] is None else result[0])
+        borrowed = borrow(b"" if result[0] is None else result[0])
         if self._is_in_place(borrowed.address):
             address, size = borrowed.address, borrowed.size
             borrowed.release()
@@ -351,7 +351,7 @@ class Worker:
         """Chooses something for a service, before it is provided: what this worker speaks for (nothing said is all),
         how its calls are scheduled, that its resources are exclusive, and how many seconds this worker may show no sign
         of life while it has one of its calls in its hands, before they end with MAY_HAVE_RUN (30, where the director
-        says nothing else; `math.inf` is for ever)."""
+        says nothing else; `math.inf` is for ever; the most patient of its services decides)."""
         self._services.setdefault(name, _Service()).options = {
             "resources": list(resources), "policy": policy, "exclusive": exclusive, "stall": stall}
 
@@ -404,7 +404,7 @@ class Worker:
             if status == Status.INTERRUPTED and self._woken:
                 self._woken = False
                 raise failure(status, handle)
-            if status not in (Status.WOULD_BLOCK, Status.INTERRUPTED):
+            if status not in STILL_OPEN:
                 raise failure(status, handle)
             if end is not None and time.monotonic_ns() >= end:
                 return None
