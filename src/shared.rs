@@ -32,6 +32,7 @@ pub struct Shared<'a> {
 }
 
 impl<'a> Shared<'a> {
+    #[inline]
     pub(crate) fn in_record(record: &Record, word: usize, len: usize) -> Self {
         let len = len.min((LINE - word) * 8);
         Shared { source: Source::Record(*record, word), len, lifetime: PhantomData }
@@ -55,13 +56,9 @@ impl<'a> Shared<'a> {
     }
 
     /// Whether nobody else can reach them any more: they were copied.
+    #[inline]
     pub(crate) fn is_private(&self) -> bool {
         matches!(self.source, Source::Record(..) | Source::Private(_))
-    }
-
-    /// The same bytes, copied if they were not.
-    pub(crate) fn into_private(self) -> Self {
-        if self.is_private() { self } else { Shared::private(self.to_vec()) }
     }
 
     /// The same bytes, kept by whoever keeps this.
@@ -80,6 +77,7 @@ impl<'a> Shared<'a> {
     }
 
     /// Copies bytes out, from `at` on. Returns how many: as many as there are and fit.
+    #[inline]
     pub fn read_at(&self, at: usize, into: &mut [u8]) -> usize {
         let count = self.len.saturating_sub(at).min(into.len());
         let into = &mut into[..count];

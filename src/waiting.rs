@@ -123,6 +123,8 @@ pub(crate) struct Waiter {
     now_ns: u64,
     turns: u32,
     was_busy: bool,
+    /// It slept since it was last asked.
+    slept: bool,
     events: Vec<EpollEvent>,
     ready: usize,
     interruptible: bool,
@@ -148,6 +150,7 @@ impl Waiter {
             now_ns: now_ns(),
             turns: 0,
             was_busy: true,
+            slept: false,
             events,
             ready: 0,
             interruptible: false,
@@ -211,10 +214,11 @@ impl Waiter {
         self.interruptible = false;
     }
 
-    /// The tokens of what the last sleep or glance found.
-    pub fn take_ready(&mut self) -> impl Iterator<Item = u64> {
-        let ready = std::mem::take(&mut self.ready);
-        self.events[..ready].iter().map(EpollEvent::data)
+    /// The token of something that the last sleep or glance found; each once.
+    #[inline]
+    pub fn take_ready(&mut self) -> Option<u64> {
+        self.ready = self.ready.checked_sub(1)?;
+        Some(self.events[self.ready].data())
     }
 
     fn wait(&mut self, timeout: EpollTimeout) {
@@ -320,6 +324,12 @@ impl Os for Waiter {
         // Exactly: a director measures by it how quick its workers are.
         let after_ns = self.read_clock();
         self.budget.slept(before_ns, after_ns);
+        self.slept = true;
+    }
+
+    #[inline]
+    fn expects_sleep(&mut self) -> bool {
+        self.waiting == Waiting::Park && std::mem::take(&mut self.slept)
     }
 
     fn was_interrupted(&self) -> bool {

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::core::Outcome;
 use super::handle::{Client, Ended, Inner, Route, Ticket, deadline_ns, not_sent};
-use super::session::Buffers;
+use super::session::{Buffers, Session};
 use crate::error::{CallError, Error, Status};
-use crate::layout::{HEAD, LINE, Place, Record, ReplyHead, Request, WORD_PAYLOAD_AT, WORD_REPLY_AT};
+use crate::layout::{HEAD, LINE, Place, Record, Request, WORD_PAYLOAD_AT, WORD_REPLY_AT};
 use crate::layout::{flag, place, reply_flag};
 use crate::limits;
 use crate::memory::{Block, Span};
@@ -79,7 +79,8 @@ impl<'c> Draft<'c> {
         self
     }
 
-    /// Director and worker note the time at each hop: see [`Reply::hops`]. Costs four readings of the clock.
+    /// Director and worker note the time at each hop: see [`Reply::hops`]. Costs five readings of the clock, and an
+    /// allocation.
     pub fn traced(mut self) -> Self {
         self.flags |= flag::TRACED;
         self
@@ -456,37 +457,42 @@ pub(super) fn finish<'c>(
     session: u16,
     ended: Ended,
 ) -> Result<Reply<'c>, CallError> {
-    let received_ns = now_ns_if_traced(&ended);
-    let (outcome, bytes, slot) = match ended {
-        Ended::Stashed(stashed) => (stashed.outcome, Shared::private(stashed.payload), None),
-        Ended::Slot(slot, outcome) => {
-            let Some(kept) = inner.session_numbered(session) else {
-                return Err(CallError::sent(Status::MayHaveRun, true));
+    let slot = match ended {
+        Ended::Slot(slot) => slot,
+        Ended::Stashed(stashed) => {
+            let bytes = Shared::private(stashed.payload);
+            return match stashed.outcome.status {
+                Status::Ok => Ok(Reply::new(client, session, &stashed.outcome, bytes, None)),
+                _ => Err(error_of(&stashed.outcome, &bytes)),
             };
-            if outcome.status == Status::NoWorker {
-                kept.doubt_route(slot);
-            }
-            let bytes = kept.payload(slot, &outcome);
-            if bytes.is_private() || outcome.status != Status::Ok {
-                let bytes = bytes.into_private();
-                kept.release(slot);
-                (outcome, bytes, None)
-            } else {
-                (outcome, bytes, Some(slot))
-            }
         }
     };
-    match outcome.status {
-        Status::Ok => Ok(Reply { client, session, slot, outcome, bytes, received_ns }),
-        _ => Err(error_of(&outcome, &bytes)),
+    let Some(kept) = inner.session_numbered(session) else {
+        return Err(CallError::sent(Status::MayHaveRun, true));
+    };
+    if kept.core.outcome(slot).status != Status::Ok {
+        return Err(finish_failed(kept, slot));
     }
+    let bytes = kept.payload(slot);
+    let held = if bytes.is_private() { None } else { Some(slot) };
+    let reply = Reply::new(client, session, kept.core.outcome(slot), bytes, held);
+    if held.is_none() {
+        kept.release(slot);
+    }
+    Ok(reply)
 }
 
-fn now_ns_if_traced(ended: &Ended) -> u64 {
-    let (Ended::Slot(_, outcome) | Ended::Stashed(super::session::Stashed { outcome, .. })) = ended;
-    if outcome.head().flags & reply_flag::TRACED != 0 { now_ns() } else { 0 }
+#[cold]
+fn finish_failed(session: &mut Session, slot: u32) -> CallError {
+    if session.core.outcome(slot).status == Status::NoWorker {
+        session.doubt_route(slot);
+    }
+    let error = error_of(session.core.outcome(slot), &session.payload(slot));
+    session.release(slot);
+    error
 }
 
+#[cold]
 fn error_of(outcome: &Outcome, bytes: &Shared<'_>) -> CallError {
     let head = outcome.head();
     let error = CallError::sent(outcome.status, outcome.may_have_run);
@@ -507,9 +513,9 @@ pub struct Reply<'c> {
     session: u16,
     /// The slot, where the payload lies in its buffer.
     slot: Option<u32>,
-    outcome: Outcome,
+    worker: u32,
     bytes: Shared<'c>,
-    received_ns: u64,
+    hops: Option<Box<Hops>>,
 }
 
 /// A [`Reply`] without its client, to be kept where a borrow can't be. Its buffer comes back by
@@ -519,9 +525,9 @@ pub struct KeptReply {
     pub(super) client: u64,
     session: u16,
     slot: Option<u32>,
-    outcome: Outcome,
+    worker: u32,
     bytes: Shared<'static>,
-    received_ns: u64,
+    hops: Option<Box<Hops>>,
 }
 
 impl KeptReply {
@@ -532,9 +538,23 @@ impl KeptReply {
 }
 
 impl<'c> Reply<'c> {
+    #[inline]
+    fn new(
+        client: &'c Client,
+        session: u16,
+        outcome: &Outcome,
+        bytes: Shared<'c>,
+        slot: Option<u32>,
+    ) -> Self {
+        let head = outcome.head();
+        let traced = head.flags & reply_flag::TRACED != 0;
+        let hops = traced.then(|| Box::new(Hops::of(&outcome.record)));
+        Reply { client, session, slot, worker: head.worker, bytes, hops }
+    }
+
     pub(super) fn of(client: &'c Client, kept: KeptReply) -> Self {
-        let KeptReply { session, slot, outcome, bytes, received_ns, .. } = kept;
-        Reply { client, session, slot, outcome, bytes, received_ns }
+        let KeptReply { session, slot, worker, bytes, hops, .. } = kept;
+        Reply { client, session, slot, worker, bytes, hops }
     }
 
     /// Lets go of the client without giving the buffer back.
@@ -543,9 +563,9 @@ impl<'c> Reply<'c> {
             client: self.client.number,
             session: self.session,
             slot: self.slot.take(),
-            outcome: self.outcome,
+            worker: self.worker,
             bytes: std::mem::replace(&mut self.bytes, Shared::private(Vec::new())).unbound(),
-            received_ns: self.received_ns,
+            hops: self.hops.take(),
         }
     }
 }
@@ -558,19 +578,12 @@ impl Reply<'_> {
 
     /// The worker that answered.
     pub fn worker(&self) -> u32 {
-        self.outcome.head().worker
+        self.worker
     }
 
     /// When the call passed each hop, if it was [`traced`](Draft::traced).
     pub fn hops(&self) -> Option<Hops> {
-        let record = &self.outcome.record;
-        (ReplyHead::of(record).flags & reply_flag::TRACED != 0).then(|| Hops {
-            taken_ns: record[4],
-            pushed_ns: record[5],
-            began_ns: record[6],
-            replied_ns: record[7],
-            received_ns: self.received_ns,
-        })
+        self.hops.as_deref().copied()
     }
 }
 
@@ -598,4 +611,12 @@ pub struct Hops {
     pub replied_ns: u64,
     /// The client saw the answer.
     pub received_ns: u64,
+}
+
+impl Hops {
+    /// What a traced reply says, which is seen now.
+    fn of(reply: &Record) -> Hops {
+        let [taken_ns, pushed_ns, began_ns, replied_ns] = [reply[4], reply[5], reply[6], reply[7]];
+        Hops { taken_ns, pushed_ns, began_ns, replied_ns, received_ns: now_ns() }
+    }
 }

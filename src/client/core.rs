@@ -350,17 +350,36 @@ impl<M: Memory> ClientCore<M> {
 
     /// Looks at one call. `None`: it is open. The outcome is handed out once; then the slot is held until
     /// `release`. A name that is not (or no longer) a call's gives `None` for ever: see [`is_known`](Self::is_known).
-    #[inline]
     pub fn look(&mut self, name: u64, now_ns: u64, fx: &mut impl Effects) -> Option<Outcome> {
+        self.take_ended(name, now_ns, fx).map(|slot| *self.outcome(slot))
+    }
+
+    /// The same, for who looks at the outcome where it is: in this slot, until `release`.
+    #[inline]
+    pub fn take_ended(&mut self, name: u64, now_ns: u64, fx: &mut impl Effects) -> Option<u32> {
         let slot = self.slot_of(name);
-        if self.slots[slot as usize].name != name || self.slots[slot as usize].group != 0 {
+        let s = &self.slots[slot as usize];
+        if s.name != name || s.group != 0 {
             return None;
         }
         self.settle(slot, now_ns, fx);
         let s = &mut self.slots[slot as usize];
         let State::Ended(returned) = s.state else { return None };
         s.state = State::Held(returned);
-        Some(s.outcome)
+        Some(slot)
+    }
+
+    /// Whether the last attempt of a call has been answered: a load, before a look that costs more.
+    #[inline]
+    pub fn is_answered(&self, name: u64) -> bool {
+        let ticket = self.slots[self.slot_of(name) as usize].ticket;
+        self.replies.stamp(&self.inbox, ticket) > ticket
+    }
+
+    /// The outcome of the call in a slot: once it has ended, until the slot is reserved again.
+    #[inline]
+    pub fn outcome(&self, slot: u32) -> &Outcome {
+        &self.slots[slot as usize].outcome
     }
 
     /// The route of a slot's call.

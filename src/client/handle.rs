@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use bytemuck::{AnyBitPattern, NoUninit};
 
 use super::call::{Draft, KeptReply, Pending, Reply};
-use super::core::Outcome;
 use super::parts::Parts;
 use super::session::{Asked, RouteName, Session, Stashed};
 use crate::access::Domain;
@@ -698,14 +697,21 @@ impl Inner {
         {
             return Some(Ended::Stashed(stashed));
         }
-        let outcome = self.look_until(About::Call(name), until_ns, |session, _, now_ns| match session
-            .core
-            .look(name, now_ns, &mut session.bells)
-        {
-            Some(outcome) => Some(Some(outcome)),
-            None => (!session.core.is_known(name)).then_some(None),
-        })??;
-        Some(Ended::Slot(self.session.core.slot_of(name), outcome))
+        // With many calls in flight the next has ended mostly: then there is nothing to wait with.
+        if self.session.core.is_answered(name) {
+            let now_ns = self.waiter.now_ns();
+            if let Some(slot) = self.session.core.take_ended(name, now_ns, &mut self.session.bells) {
+                self.waiter.take_interrupted();
+                return Some(Ended::Slot(slot));
+            }
+        }
+        let slot = self.look_until(About::Call(name), until_ns, |session, _, now_ns| {
+            match session.core.take_ended(name, now_ns, &mut session.bells) {
+                Some(slot) => Some(Some(slot)),
+                None => (!session.core.is_known(name)).then_some(None),
+            }
+        });
+        slot.flatten().map(Ended::Slot)
     }
 
     /// The outcome of a call whose director is gone: it has ended.
@@ -715,8 +721,7 @@ impl Inner {
         if let Some(stashed) = session.stash.remove(&name) {
             return Some(Ended::Stashed(stashed));
         }
-        let outcome = session.core.look(name, 0, &mut session.bells)?;
-        Some(Ended::Slot(session.core.slot_of(name), outcome))
+        session.core.take_ended(name, 0, &mut session.bells).map(Ended::Slot)
     }
 
     /// The session of a ticket.
@@ -812,10 +817,10 @@ impl Inner {
 
 /// A call that has ended.
 pub(super) enum Ended {
-    /// Its outcome; the slot is held until it is released.
-    Slot(u32, Outcome),
+    /// In this slot, which is held until it is released.
+    Slot(u32),
     /// Its outcome and payload; the slot has been another call's since.
-    Stashed(Stashed),
+    Stashed(Box<Stashed>),
 }
 
 /// What each look brings up to date: nobody is woken for the deadline of anything else, and woken again.

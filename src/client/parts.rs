@@ -351,9 +351,9 @@ impl<'c> Parts<'c> {
                 self.done = true;
                 None
             }
-            Looked::Part(PartEnd { slot, outcome, mask }) => {
+            Looked::Part(PartEnd { slot, mask, .. }) => {
                 self.done = inner.is_last_part(self.ticket);
-                let result = finish(self.client, &mut inner, number, Ended::Slot(slot, outcome));
+                let result = finish(self.client, &mut inner, number, Ended::Slot(slot));
                 let keys = scatter::places(mask).filter_map(|i| keys.get(i).copied()).collect();
                 Some(Part { keys, mask, result })
             }

@@ -53,6 +53,13 @@ pub struct Buffers {
     pub reply: Option<Span>,
 }
 
+impl Buffers {
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.request.is_none() && self.shared.is_none() && self.reply.is_none()
+    }
+}
+
 /// An outcome whose slot is in use by another call already.
 pub struct Stashed {
     pub outcome: Outcome,
@@ -102,7 +109,7 @@ pub struct Session {
     pub requests: Arena,
     pub replies: Spans,
     pub buffers: Vec<Buffers>,
-    pub stash: HashMap<u64, Stashed>,
+    pub stash: HashMap<u64, Box<Stashed>>,
     pub bells: Bells,
     /// By route's number: whether the director knows it.
     pub open_routes: Vec<bool>,
@@ -443,20 +450,32 @@ impl Session {
     }
 
     /// Frees a slot that its caller is done with, and its buffers unless somebody may still write there.
+    #[inline]
     pub fn release(&mut self, slot: u32) {
         if self.core.release(slot) {
             self.free_buffers(slot);
         }
     }
 
-    /// Frees the buffers of a free slot.
+    /// Frees the buffers of a free slot. A call whose payloads fit its records has none.
+    #[inline]
     pub fn free_buffers(&mut self, slot: u32) {
-        let buffers = std::mem::take(&mut self.buffers[slot as usize]);
-        self.free(buffers);
+        let buffers = &mut self.buffers[slot as usize];
+        if !buffers.is_empty() {
+            let buffers = std::mem::take(buffers);
+            self.free_some(buffers);
+        }
     }
 
     /// Gives buffers back to the arenas.
+    #[inline]
     pub fn free(&mut self, buffers: Buffers) {
+        if !buffers.is_empty() {
+            self.free_some(buffers);
+        }
+    }
+
+    fn free_some(&mut self, buffers: Buffers) {
         let Buffers { request, shared, reply } = buffers;
         if let Some(block) = request {
             self.requests.free(block);
@@ -482,24 +501,19 @@ impl Session {
     /// Moves an outcome that nobody has asked for yet into private memory, so that its slot is free.
     pub fn stash_one(&mut self, now_ns: u64) -> bool {
         let Some(name) = self.core.any_call_ended(now_ns, &mut self.bells) else { return false };
-        let Some(outcome) = self.core.look(name, now_ns, &mut self.bells) else { return false };
-        let slot = self.core.slot_of(name);
-        let payload = self.payload(slot, &outcome).to_vec();
+        let Some(slot) = self.core.take_ended(name, now_ns, &mut self.bells) else { return false };
+        let (outcome, payload) = (*self.core.outcome(slot), self.payload(slot).to_vec());
         self.release(slot);
-        self.stash.insert(name, Stashed { outcome, payload });
+        self.stash.insert(name, Box::new(Stashed { outcome, payload }));
         true
     }
 
     /// A reply's payload, where the client's own notes say that it is: its length is the worker's word, and is cut
     /// to what was reserved.
-    pub fn payload<'a>(&self, slot: u32, outcome: &Outcome) -> Shared<'a> {
+    #[inline]
+    pub fn payload<'a>(&self, slot: u32) -> Shared<'a> {
+        let outcome = self.core.outcome(slot);
         let head = outcome.head();
-        let (at, capacity) = match &self.buffers[slot as usize].reply {
-            Some(span) => (span.offset(), span.len() as u64),
-            None => {
-                (u64::from(slot) * u64::from(self.shape.reply_capacity), u64::from(self.shape.reply_capacity))
-            }
-        };
         let len = match outcome.status {
             Status::Ok | Status::WorkerError => head.len,
             _ => 0,
@@ -508,6 +522,11 @@ impl Session {
             Place::Head => Shared::in_record(&outcome.record, 4, len as usize),
             Place::Tail => Shared::in_record(&outcome.record, crate::layout::HEAD, len as usize),
             Place::Arena => {
+                let own = u64::from(self.shape.reply_capacity);
+                let (at, capacity) = match &self.buffers[slot as usize].reply {
+                    Some(span) => (span.offset(), span.len() as u64),
+                    None => (u64::from(slot) * own, own),
+                };
                 let len = len.min(capacity) as usize;
                 Shared::in_inbox(&self.inbox, at, len).unwrap_or_else(|| Shared::private(Vec::new()))
             }

@@ -104,6 +104,11 @@ pub trait Os {
     fn was_interrupted(&self) -> bool {
         false
     }
+    /// Whether it will come to a sleep anyway, as the last drive did: then the look before the announcement would be in
+    /// vain.
+    fn expects_sleep(&mut self) -> bool {
+        false
+    }
 }
 
 /// The only blocking loop of Trine: a client's wait, a worker's next and the director's run are this one.
@@ -114,30 +119,33 @@ pub trait Os {
 /// The turn between `park` and `sleep` is what makes the handshake sound: whoever published before it could see
 /// the announcement is seen by that turn, and whoever publishes after it sees the announcement and rings.
 pub fn block_on<P: Party, O: Os>(party: &mut P, os: &mut O) -> P::Out {
+    let mut sleepy = os.expects_sleep();
     loop {
-        match party.turn(os.now_ns()) {
-            Turn::Done(out) => return out,
-            Turn::Busy => os.busy(),
-            Turn::Settled => {
-                os.busy();
-                // Where it is time to park, the next turn says so too.
-                let _ = os.idle();
-            }
-            Turn::Idle if os.idle() => {}
-            Turn::Idle => {
-                party.park();
-                let looked = party.turn(os.now_ns());
-                if matches!(looked, Turn::Idle) {
-                    os.sleep(party.wake_at_ns());
-                    if os.was_interrupted() {
-                        party.interrupted();
-                    }
+        if !std::mem::take(&mut sleepy) {
+            match party.turn(os.now_ns()) {
+                Turn::Done(out) => return out,
+                Turn::Busy => {
+                    os.busy();
+                    continue;
                 }
-                party.awake();
-                if let Turn::Done(out) = looked {
-                    return out;
-                }
+                Turn::Settled => os.busy(),
+                Turn::Idle => {}
             }
+            if os.idle() {
+                continue;
+            }
+        }
+        party.park();
+        let looked = party.turn(os.now_ns());
+        if matches!(looked, Turn::Idle) {
+            os.sleep(party.wake_at_ns());
+            if os.was_interrupted() {
+                party.interrupted();
+            }
+        }
+        party.awake();
+        if let Turn::Done(out) = looked {
+            return out;
         }
     }
 }

@@ -62,7 +62,7 @@ pub trait Effects {
     fn keep_ledger(&mut self, _worker: usize, _id: u64) {}
     /// Nobody will ask for what this worker's inherited ledger names any more.
     fn forget_ledger(&mut self, _worker: u64) {}
-    /// CLOCK_MONOTONIC, exact: for traced calls.
+    /// CLOCK_MONOTONIC, exact: for traced calls, and to see how quick a worker is.
     fn clock_ns(&mut self) -> u64;
     /// Tells a worker something about rights: in the order of the calls, and before it can have read any record that
     /// is pushed after.
@@ -192,8 +192,8 @@ pub struct DirectorCore<M: Memory> {
     /// No waiting call expires before.
     next_expiry_ns: u64,
     parked: bool,
-    /// Something is polled or provided that was not before: the next turn finds something, so that nobody goes to
-    /// sleep between having announced it and having looked at that too.
+    /// Something is polled or provided that was not before: the next turn is not idle, so that nobody goes to sleep
+    /// between having announced it and having looked at that too.
     pub(super) news: bool,
     stopping: bool,
     /// Who has how many routes.
@@ -242,7 +242,7 @@ impl<M: Memory> DirectorCore<M> {
     /// Looks at every hot session once, and at what waits.
     pub fn turn(&mut self, now_ns: u64, fx: &mut impl Effects) -> Turn<()> {
         self.watch(now_ns, fx);
-        let (mut found, mut took_all) = (std::mem::take(&mut self.news), false);
+        let (mut found, mut looked) = (false, std::mem::take(&mut self.news));
         if self.guard.is_rechecking() {
             // Before anything is taken: who has heard that the rules are others now is served by those.
             self.recheck(fx);
@@ -256,7 +256,7 @@ impl<M: Memory> DirectorCore<M> {
         while let Some(&key) = self.hot.get(i) {
             let took = self.poll_session(key, now_ns, fx);
             found |= took == Took::More;
-            took_all |= took == Took::All;
+            looked |= took == Took::All;
             if took != Took::Nothing || !self.chill(key, now_ns) {
                 i += 1;
             }
@@ -273,7 +273,7 @@ impl<M: Memory> DirectorCore<M> {
         }
         self.ring_workers(fx);
         found |= std::mem::take(&mut self.news);
-        match (found, took_all) {
+        match (found, looked) {
             (true, _) => Turn::Busy,
             (false, true) => Turn::Settled,
             (false, false) => Turn::Idle,

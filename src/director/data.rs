@@ -218,8 +218,10 @@ impl Data {
 
     /// What the last look into the epoll found.
     fn take_events(&mut self) -> bool {
-        let ready: Vec<u64> = self.shell.waiter.borrow_mut().take_ready().collect();
-        for &event in &ready {
+        let mut found = false;
+        loop {
+            let Some(event) = self.shell.waiter.borrow_mut().take_ready() else { return found };
+            found = true;
             let key = (event & !token::KIND) as usize;
             match event & token::KIND {
                 token::SESSION_RINGS => self.core.heat(key),
@@ -229,7 +231,6 @@ impl Data {
                 _ => {} // the queue and the workers' progress are looked at in every turn
             }
         }
-        !ready.is_empty()
     }
 
     fn take_messages(&mut self, now_ns: u64) -> bool {
@@ -496,10 +497,10 @@ impl Party for Data {
     type Out = ();
 
     fn turn(&mut self, now_ns: u64) -> Turn<()> {
-        let mut busy = self.take_events();
-        busy |= self.take_messages(now_ns);
+        let woken = self.take_events();
+        let told = self.take_messages(now_ns);
         let turned = self.core.turn(now_ns, &mut self.shell);
-        busy |= turned == Turn::Busy;
+        let busy = told || turned == Turn::Busy;
         if self.is_replaced {
             // What was taken is dispatched, and in its worker's ledger; or it waits, and is published again.
             return Turn::Done(());
@@ -513,13 +514,18 @@ impl Party for Data {
         if self.core.has_denials() {
             self.log_denials();
         }
-        if self.stop_at_ns < u64::MAX && !busy && turned == Turn::Idle {
+        if self.stop_at_ns < u64::MAX && !busy && !woken && turned == Turn::Idle {
             let drained = self.core.in_flight(now_ns) == 0;
             if drained || now_ns >= self.stop_at_ns {
                 return Turn::Done(());
             }
         }
-        if busy { Turn::Busy } else { turned }
+        match turned {
+            _ if busy => Turn::Busy,
+            // All that it was woken for was looked at just now. But whoever rang does so once a sleep: this one is over.
+            Turn::Idle if woken => Turn::Settled,
+            turned => turned,
+        }
     }
 
     fn park(&mut self) {

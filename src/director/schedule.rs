@@ -115,15 +115,27 @@ impl<M: Memory> DirectorCore<M> {
         now_ns: u64,
         fx: &mut impl Effects,
     ) -> Choice {
+        let only = if resource.is_none() { self.only(operation, key, fx) } else { None };
+        match only {
+            Some(choice) => choice,
+            None => self.choose_among(operation, key, resource, now_ns, fx),
+        }
+    }
+
+    /// The same among several, or where there is more to be seen to.
+    #[inline(never)]
+    fn choose_among(
+        &mut self,
+        operation: usize,
+        key: usize,
+        resource: Option<Key>,
+        now_ns: u64,
+        fx: &mut impl Effects,
+    ) -> Choice {
         let policy = match (self.table.operation(operation).policy, resource) {
             (Policy::Affinity, None) => Policy::Jbsq,
             (policy, _) => policy,
         };
-        if resource.is_none()
-            && let Some(choice) = self.only(operation, key, policy, now_ns)
-        {
-            return choice;
-        }
         let bound = match (policy, resource) {
             (Policy::Affinity, Some(resource)) => self.bound(operation, resource, now_ns),
             _ => 0,
@@ -184,16 +196,19 @@ impl<M: Memory> DirectorCore<M> {
         }
     }
 
-    /// The usual case, said quickly: there is one worker, it knows the session, and has room.
+    /// The usual case, said quickly: there is one worker, it knows the session, and has room. The clock is asked once
+    /// for a worker's share: by an old time its quickness would be a guess, and so would be its share.
     #[inline]
-    fn only(&mut self, operation: usize, key: usize, policy: Policy, now_ns: u64) -> Option<Choice> {
-        let &[provider] = &self.table.operation(operation).providers[..] else { return None };
+    fn only(&mut self, operation: usize, key: usize, fx: &mut impl Effects) -> Option<Choice> {
+        let found = self.table.operation(operation);
+        let &[provider] = &found.providers[..] else { return None };
+        let takes_turns = !matches!(found.policy, Policy::Jbsq | Policy::Affinity);
         let Mapping::Open(index) = self.sessions[key].mapping(provider.worker) else { return None };
         let worker = self.workers.get_mut(provider.worker).filter(|w| w.is_serving() && !w.owes_part)?;
         if !worker.has_room() {
-            worker.look(now_ns);
+            worker.look(fx.clock_ns());
         }
-        let room = if policy == Policy::Jbsq { worker.has_room() } else { worker.has_slots() };
+        let room = if takes_turns { worker.has_slots() } else { worker.has_room() };
         room.then_some(Choice::Give(provider, index))
     }
 

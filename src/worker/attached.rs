@@ -18,7 +18,7 @@ use crate::control::socket::{Channel, Received};
 use crate::error::{Error, Fault, Status};
 use crate::identity::Identity;
 use crate::layout::{HEAD, LINE, Place, Record, ReplyHead, SessionShape, WORD_REPLY_AT, WorkShape};
-use crate::layout::{flag, place, reply_flag, reply_place};
+use crate::layout::{flag, place, reply_place};
 use crate::limits;
 use crate::memory::named::check_read_only;
 use crate::memory::sealed::{self, Kind};
@@ -188,6 +188,7 @@ impl Attached {
     }
 
     /// Whether there is a director at the other end, as far as is known.
+    #[inline]
     pub fn is_attached(&self) -> bool {
         self.channel.is_some()
     }
@@ -242,6 +243,7 @@ impl Attached {
     }
 
     /// Whether a request, or what is broken, stands in the ring.
+    #[inline]
     pub fn is_ready(&self) -> bool {
         self.core.is_ready()
     }
@@ -519,6 +521,7 @@ impl Attached {
     }
 
     /// A request's payload. Empty if the client has said that it lies where it can't.
+    #[inline]
     pub fn payload<'a>(&self, begun: &Begun) -> Shared<'a> {
         let len = begun.request.len as usize;
         let within = match place(len, begun.request.flags) {
@@ -545,12 +548,11 @@ impl Attached {
     }
 
     /// Answers with bytes, which are copied once, to where the client reads them.
+    #[inline]
     pub fn answer(&mut self, begun: Begun, status: Status, code: u32, bytes: &[u8]) {
         let mut record: Record = [0; LINE];
-        let traced = begun.request.flags & flag::TRACED != 0;
-        let flags = if traced { reply_flag::TRACED } else { 0 };
         let len = bytes.len() as u64;
-        let words = match reply_place(len, flags) {
+        let words = match reply_place(len, begun.reply_flags()) {
             _ if len > u64::from(begun.request.capacity) => {
                 return self.finish(begun, Status::ReplyTooLarge, 0, len, &mut record);
             }
@@ -567,6 +569,7 @@ impl Attached {
     }
 
     /// Publishes the reply: what does not fit the record has been written.
+    #[inline]
     pub fn finish(&mut self, begun: Begun, status: Status, code: u32, len: u64, record: &mut Record) {
         let head = ReplyHead { status: status as u16, code, len, ..ReplyHead::default() };
         if let Some(index) = self.core.reply(begun, head, record, &mut self.bells) {

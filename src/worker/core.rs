@@ -10,6 +10,8 @@
 //!
 //! Several requests may be begun at a time and answered in any order.
 
+use std::ops::Deref;
+
 use crate::core::parking::{Bell, Parking};
 use crate::core::reply::Replies;
 use crate::core::ring::Taker;
@@ -52,10 +54,15 @@ struct Session<M: Memory> {
     retired: bool,
 }
 
-/// A request that has begun: the reply right. It is spent by [`WorkerCore::reply`] alone.
+/// A request that has begun: the reply right. It is spent by [`WorkerCore::reply`] alone, which keeps the box for a
+/// later request: so a request lies where its record was copied to, and moving the right moves a pointer.
 #[must_use = "a request that has begun must be answered"]
-#[derive(Debug)]
-pub struct Begun {
+#[derive(Debug, Default)]
+pub struct Begun(Box<Asked>);
+
+/// What was asked, of a request that has begun.
+#[derive(Debug, Default)]
+pub struct Asked {
     /// What was asked; where its payload lies follows from it.
     pub request: Request,
     /// The record as it was taken.
@@ -69,12 +76,26 @@ pub struct Begun {
     life: u32,
 }
 
-impl Begun {
+impl Deref for Begun {
+    type Target = Asked;
+    #[inline]
+    fn deref(&self) -> &Asked {
+        &self.0
+    }
+}
+
+impl Asked {
     /// Whether it is a part of a scatter over keys, which are not known yet.
     #[inline]
     pub fn lacks_keys(&self) -> bool {
         const PART: u16 = flag::SCATTER | flag::HAS_KEY;
         self.request.flags & PART == PART && self.keys.is_none()
+    }
+
+    /// What decides, with its length, where the reply's payload lies.
+    #[inline]
+    pub fn reply_flags(&self) -> u16 {
+        if self.request.flags & flag::TRACED != 0 { reply_flag::TRACED } else { 0 }
     }
 
     /// Whether it is a part of a scatter.
@@ -88,15 +109,6 @@ impl Begun {
         (self.record[scatter::WORD_LIST], scatter::list_words(count))
     }
 
-    /// Takes its keys out of a private copy of the list, if they are those that the director gave it. `secret` is what
-    /// it shares with the director: see [`WorkerCore::seal`].
-    pub fn set_keys(&mut self, list: &[u64], secret: [u64; 2]) -> bool {
-        let keys = scatter::keys_of(list, scatter::mask(&self.record));
-        let sealed = keys.filter(|keys| scatter::is_sealed(secret, &self.record, keys));
-        self.keys = sealed.map(Vec::into_boxed_slice);
-        self.keys.is_some()
-    }
-
     /// The resources that it is about: of a part, its keys; of a call, the one that it names, if it does.
     pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
         let own = if self.keys.is_none() { self.request.resource() } else { None };
@@ -104,8 +116,18 @@ impl Begun {
     }
 }
 
+impl Begun {
+    /// Takes its keys out of a private copy of the list, if they are those that the director gave it. `secret` is what
+    /// it shares with the director: see [`WorkerCore::seal`].
+    pub fn set_keys(&mut self, list: &[u64], secret: [u64; 2]) -> bool {
+        let keys = scatter::keys_of(list, scatter::mask(&self.record));
+        let sealed = keys.filter(|keys| scatter::is_sealed(secret, &self.record, keys));
+        self.0.keys = sealed.map(Vec::into_boxed_slice);
+        self.keys.is_some()
+    }
+}
+
 /// What [`WorkerCore::take`] found.
-#[allow(clippy::large_enum_variant)] // a box would be an allocation for each request
 #[derive(Debug)]
 pub enum Taken {
     /// A request to be run.
@@ -143,6 +165,10 @@ pub struct WorkerCore<M: Memory> {
     /// Sessions under earlier directors of which something is not answered yet, by life and index.
     former: Vec<(u32, u16, Session<M>)>,
     shape: WorkShape,
+    /// Where the next record is copied to.
+    next: Begun,
+    /// Boxes of requests that were answered: as many as were ever begun at a time.
+    spare: Vec<Begun>,
 }
 
 impl<M: Memory> WorkerCore<M> {
@@ -167,6 +193,8 @@ impl<M: Memory> WorkerCore<M> {
             stopped: false,
             former: Vec::new(),
             shape,
+            next: Begun::default(),
+            spare: Vec::new(),
         }
     }
 
@@ -353,12 +381,11 @@ impl<M: Memory> WorkerCore<M> {
         }
         let position = self.ring.next();
         let taken = match self.next_is_heard() {
-            Some(true) => self.ring.take(&self.work, Request::needs_tail),
+            Some(true) => self.ring.take_into(&self.work, &mut self.next.0.record, Request::needs_tail),
             Some(false) => return Ok(Taken::Unheard),
-            None => Ok(None),
+            None => Ok(false),
         };
-        let taken = taken.map_err(|e| Fault::Stamp { position: e.position, stamp: e.stamp })?;
-        let Some(record) = taken else {
+        if !taken.map_err(|e| Fault::Stamp { position: e.position, stamp: e.stamp })? {
             if now_ns.saturating_sub(self.beat_ns) >= BEAT_NS {
                 self.beat_ns = now_ns;
                 self.parking.beat(&self.page);
@@ -369,19 +396,21 @@ impl<M: Memory> WorkerCore<M> {
                 fx.ring_director();
             }
             return Ok(Taken::Nothing);
-        };
-        let request = Request::of_director(&record);
-
+        }
         // On the books before anything runs; and not before the copy was made, since it gives the slot up.
         self.page.release();
         self.page.store(self.progress.taken, position + 1);
         self.page.release();
 
+        let empty = self.spare.pop().unwrap_or_default();
+        let mut begun = std::mem::replace(&mut self.next, empty);
+        let asked = &mut *begun.0;
+        let request = Request::of_director(&asked.record);
         let traced = request.flags & flag::TRACED != 0;
-        let began_ns = if traced { fx.clock_ns() } else { now_ns };
-        let begun = Begun { request, record, keys: None, position, began_ns, life: self.life };
+        (asked.request, asked.keys, asked.position, asked.life) = (request, None, position, self.life);
+        asked.began_ns = if traced { fx.clock_ns() } else { now_ns };
         let Some(session) = self.session_mut(self.life, &request) else {
-            self.finish(&begun, fx, false);
+            self.finish(begun, fx, false);
             return Ok(Taken::Skipped);
         };
         session.begun += 1;
@@ -405,6 +434,7 @@ impl<M: Memory> WorkerCore<M> {
     /// Answers a request. `record` holds the payload's words where [`reply_place`](crate::layout::reply_place) puts
     /// them in the record; what lies in the reply buffer has been written. Returns the index of a retired session
     /// whose memory can now be unmapped.
+    #[inline]
     pub fn reply(
         &mut self,
         begun: Begun,
@@ -412,7 +442,7 @@ impl<M: Memory> WorkerCore<M> {
         record: &mut Record,
         fx: &mut impl Effects,
     ) -> Option<u16> {
-        let index = begun.request.session_index;
+        let (index, life) = (begun.request.session_index, begun.life);
         let traced = begun.request.flags & flag::TRACED != 0;
         head.worker = self.id as u32;
         if traced {
@@ -429,8 +459,8 @@ impl<M: Memory> WorkerCore<M> {
             session.replies.publish(&session.inbox, begun.request.ticket, record, used);
             session.retired
         });
-        self.finish(&begun, fx, retired == Some(false));
-        if begun.life < self.life {
+        self.finish(begun, fx, retired == Some(false));
+        if life < self.life {
             self.former.retain(|(_, _, session)| session.begun > 0);
             return None;
         }
@@ -438,7 +468,8 @@ impl<M: Memory> WorkerCore<M> {
     }
 
     /// What follows the stamp: the count, the bells, and last the ledger entry's release.
-    fn finish(&mut self, begun: &Begun, fx: &mut impl Effects, ring_client: bool) {
+    #[inline]
+    fn finish(&mut self, begun: Begun, fx: &mut impl Effects, ring_client: bool) {
         self.completed += 1;
         self.page.store(self.progress.completed, self.completed);
         self.page.full(); // pairs with the fences in Parking::park, of the client and of the director
@@ -455,6 +486,7 @@ impl<M: Memory> WorkerCore<M> {
         if self.progress.done + entry < self.progress.words {
             self.page.store(self.progress.done + entry, begun.position + 1);
         }
+        self.spare.push(begun);
     }
 
     /// Announces a sleep.

@@ -399,8 +399,11 @@ impl Worker {
     pub fn next(&self, until: Until) -> Result<Option<Request<'_>>, Error> {
         self.check_fork()?;
         let mut inner = self.inner.borrow_mut();
-        let until_ns = until.ns();
         inner.attached.1.rights.look_again();
+        if let Some(id) = inner.take_at_once(&self.stop) {
+            return Ok(Some(Request::new(self, id)));
+        }
+        let until_ns = until.ns();
         loop {
             if inner.drained {
                 return Err(Error::Drained);
@@ -623,6 +626,21 @@ impl Inner {
         self.attached.1.read_control();
     }
 
+    /// The next request, if it stands there, and there is nothing to be seen to before it.
+    #[inline]
+    fn take_at_once(&mut self, stop: &Stop) -> Option<RequestId> {
+        let (number, attached) = (self.attached.0, &mut self.attached.1);
+        let is_usual = attached.is_attached() && !attached.has_control() && !attached.rights.has_told();
+        if !attached.is_ready() || !is_usual || stop.is_rung() || self.drained {
+            return None;
+        }
+        self.waiter.refresh();
+        match attached.take(self.waiter.now_ns()) {
+            Taken::Begun(begun) => Some(enter(&mut self.begun, &mut self.serial, number, begun)),
+            Taken::Skipped | Taken::Nothing | Taken::Unheard => None,
+        }
+    }
+
     fn look(&mut self, stop: &Stop, until_ns: u64) -> Result<Found, Error> {
         // Since the last look the program's own code ran, for however long: what has expired is not to begin.
         self.waiter.refresh();
@@ -702,6 +720,7 @@ impl Inner {
     }
 
     /// Takes a request out, to answer it.
+    #[inline]
     pub fn take(&mut self, id: RequestId) -> Option<(&mut Attached, Begun)> {
         self.of(id)?;
         let Open { attachment: number, begun, .. } = self.begun.try_remove(id.index())?;
@@ -763,7 +782,6 @@ fn check_resources(count: usize) -> Result<(), Error> {
 }
 
 /// Why a worker's look has ended.
-#[allow(clippy::large_enum_variant)] // a box would be an allocation for each request
 enum Found {
     Begun(RequestId),
     /// The program is to be told something.
@@ -791,14 +809,12 @@ struct Look<'a> {
     interrupted: bool,
 }
 
-impl Look<'_> {
-    #[inline]
-    fn enter(&mut self, begun: Begun) -> RequestId {
-        let (open, next) = (&mut *self.open.0, &mut *self.open.1);
-        let serial = *next;
-        *next += 1;
-        RequestId::new(open.insert(Open { serial, attachment: self.number, begun }), serial)
-    }
+/// Keeps a request that has begun, under the next serial number.
+#[inline]
+fn enter(open: &mut Slab<Open>, next: &mut u64, attachment: u32, begun: Begun) -> RequestId {
+    let serial = *next;
+    *next += 1;
+    RequestId::new(open.insert(Open { serial, attachment, begun }), serial)
 }
 
 impl Party for Look<'_> {
@@ -814,7 +830,10 @@ impl Party for Look<'_> {
             return Turn::Done(Found::Told);
         }
         match self.attached.take(now_ns) {
-            Taken::Begun(begun) => return Turn::Done(Found::Begun(self.enter(begun))),
+            Taken::Begun(begun) => {
+                let id = enter(self.open.0, self.open.1, self.number, begun);
+                return Turn::Done(Found::Begun(id));
+            }
             Taken::Skipped => return Turn::Busy,
             Taken::Nothing | Taken::Unheard => {}
         }

@@ -7,7 +7,7 @@ use super::core::Begun;
 use super::handle::{Inner, RequestId, Worker};
 use crate::error::Status;
 use crate::identity::Identity;
-use crate::layout::{HEAD, LINE, Place, flag, reply_flag, reply_place};
+use crate::layout::{HEAD, LINE, Place, reply_place};
 use crate::memory::Rw;
 use crate::resource::Key;
 use crate::scatter;
@@ -72,6 +72,7 @@ impl<'w> Request<'w> {
         Request { worker, id, answered: false }
     }
 
+    #[inline]
     fn with<T>(&self, look: impl FnOnce(&Attached, &Begun) -> T) -> Option<T> {
         if self.worker.is_forked() {
             return None;
@@ -137,6 +138,7 @@ impl<'w> Request<'w> {
     }
 
     /// The payload.
+    #[inline]
     pub fn bytes(&self) -> Shared<'_> {
         let bytes = self.with(|attached, begun| attached.payload(begun));
         bytes.unwrap_or_else(|| Shared::private(Vec::new()))
@@ -175,6 +177,7 @@ impl<'w> Request<'w> {
 
     /// Answers. The bytes are copied once, to where the client reads them. More than there is room for gives the
     /// caller REPLY_TOO_LARGE, with what is needed.
+    #[inline]
     pub fn reply(self, bytes: &[u8]) -> Served {
         self.answer(|inner, id| inner.answer(id, Status::Ok, 0, bytes))
     }
@@ -182,15 +185,15 @@ impl<'w> Request<'w> {
     /// Answers with `len` bytes that `fill` writes in place: where the client reads them, if they are more than 64.
     /// It is given the request's payload, too: so a payload can be turned into a reply, and neither is copied.
     pub fn reply_with(self, len: usize, fill: impl FnOnce(&Shared<'_>, &mut SharedMut<'_>)) -> Served {
-        let traced = self.with(|_, begun| begun.request.flags & flag::TRACED != 0).unwrap_or(false);
-        let flags = if traced { reply_flag::TRACED } else { 0 };
-        let mut small = [0; (LINE - HEAD) * 8];
-        if len > self.capacity() || reply_place(len as u64, flags) != Place::Arena {
-            if len <= self.capacity() {
-                fill(&self.bytes(), &mut SharedMut { target: Target::Small(&mut small[..len]), len });
-                return self.reply(&small[..len]);
-            }
+        let asked = self.with(|_, begun| (begun.request.capacity as usize, begun.reply_flags()));
+        let (capacity, flags) = asked.unwrap_or_default();
+        if len > capacity {
             return self.finish(Status::ReplyTooLarge, len);
+        }
+        if reply_place(len as u64, flags) != Place::Arena {
+            let mut small = [0; (LINE - HEAD) * 8];
+            fill(&self.bytes(), &mut SharedMut { target: Target::Small(&mut small[..len]), len });
+            return self.reply(&small[..len]);
         }
         let buffer = self.inbox();
         // Where the client has said that the buffer lies where it can't.

@@ -120,6 +120,8 @@ impl Party for Sleeper {
 struct Shell {
     doorbell: Doorbell,
     heard: u64,
+    /// Whether the drive begins with an announcement.
+    expects_sleep: bool,
 }
 
 impl Os for Shell {
@@ -136,10 +138,24 @@ impl Os for Shell {
     fn sleep(&mut self, _until_ns: u64) {
         self.doorbell.sleep(&mut self.heard);
     }
+
+    fn expects_sleep(&mut self) -> bool {
+        self.expects_sleep
+    }
 }
 
 /// One sleeper; each ringer publishes so many records.
 fn model(weak: Weak, records: &'static [u64], looks_again: bool) -> impl Fn() + Send + Sync + 'static {
+    model_that(false, weak, records, looks_again)
+}
+
+/// The same; the sleeper may expect to sleep.
+fn model_that(
+    expects_sleep: bool,
+    weak: Weak,
+    records: &'static [u64],
+    looks_again: bool,
+) -> impl Fn() + Send + Sync + 'static {
     move || {
         let memory = LoomMemory::new(WORDS, weak);
         let doorbell = Doorbell::new(records.len() as u64);
@@ -155,7 +171,8 @@ fn model(weak: Weak, records: &'static [u64], looks_again: bool) -> impl Fn() + 
             looks_again,
             memory,
         };
-        let sleeps = block_on(&mut sleeper, &mut Shell { doorbell: doorbell.clone(), heard: 0 });
+        let mut shell = Shell { doorbell: doorbell.clone(), heard: 0, expects_sleep };
+        let sleeps = block_on(&mut sleeper, &mut shell);
         doorbell.check(sleeps);
     }
 }
@@ -168,6 +185,12 @@ fn one_ringer_wakes_the_sleeper_and_rings_once_a_sleep() {
 #[test]
 fn two_ringers_wake_the_sleeper_and_ring_once_a_sleep_each() {
     explore("doorbell, two ringers", Some(3), model(STRONG, &[1, 1], true));
+}
+
+#[test]
+fn a_sleeper_that_announces_before_it_has_looked_is_woken() {
+    explore("doorbell, a sleep that is expected", Some(4), model_that(true, STRONG, &[2], true));
+    breaks("lost wake-up", || explore("", None, model_that(true, STRONG, &[1], false)));
 }
 
 #[test]

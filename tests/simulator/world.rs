@@ -587,4 +587,8 @@ impl Os for SimOs<'_> {
     fn sleep(&mut self, until_ns: u64) {
         self.cpu.sleep(until_ns);
     }
+
+    fn expects_sleep(&mut self) -> bool {
+        self.cpu.world.plan.patience == 0
+    }
 }

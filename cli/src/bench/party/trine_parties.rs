@@ -5,7 +5,7 @@ use std::panic::resume_unwind;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
 use trine::{
     Bus, Client, ClientOptions, Pending, Policy, Request, Route, Served, ServiceOptions, Shared, Until,
@@ -14,6 +14,7 @@ use trine::{
 use trine_measure::payload::{self, Check, Way, Words};
 use trine_measure::{Caller, Measured, PartyOptions, Wait, ready};
 
+use super::INLINE_MAX;
 use super::memory::where_it_lies;
 
 /// Name of the service.
@@ -76,6 +77,10 @@ fn check(bytes: &Shared<'_>, way: Way, in_place: bool, scratch: &mut [u8]) -> Op
     if in_place {
         return payload::check(where_it_lies(bytes), way);
     }
+    if bytes.len() <= INLINE_MAX {
+        let len = bytes.read_at(0, scratch);
+        return payload::check(&scratch[..len], way);
+    }
     let mut check = Check::new(way);
     bytes.for_each_chunk(scratch, |piece| check.piece(piece));
     check.number()
@@ -86,6 +91,11 @@ fn answer<'w>(request: Request<'w>, kind: WorkerKind, len: usize, scratch: &mut 
     let Some(number) = number else { return request.fail(1, "a wrong request") };
     if kind.bimodal {
         work(number);
+    }
+    if len <= INLINE_MAX {
+        let small = &mut scratch[..len];
+        payload::fill(small, Way::Answer, number);
+        return request.reply(small);
     }
     request.reply_with(len, |_, reply| {
         let mut words = Words::new(Way::Answer, number);
@@ -202,24 +212,21 @@ impl Caller for Calls<'_> {
     }
 
     fn receive(&mut self, wait: bool) -> anyhow::Result<Option<u64>> {
-        let client = self.client;
-        let reply = if self.kind.any_order {
-            let until = if wait { Until::Forever } else { Until::Now };
+        let (client, until) = (self.client, if wait { Until::Forever } else { Until::Now });
+        let ended = if self.kind.any_order {
             let Some(ticket) = client.wait_any(until)? else { return Ok(None) };
-            client.pending(ticket).context("a ticket that is unknown")?.wait()?
+            client.pending(ticket).context("a ticket that is unknown")?.poll()
         } else {
-            let front = self.open.front_mut().context("no call is open")?;
-            let reply = match wait {
-                true => front.wait_until(Until::Forever).context("a wait that never ends has ended")?,
-                false => match front.poll() {
-                    Some(reply) => reply,
-                    None => return Ok(None),
-                },
-            };
-            self.open.pop_front();
-            reply?
+            self.open.front_mut().context("no call is open")?.wait_until(until)
+        };
+        let reply = match &ended {
+            Some(Ok(reply)) => reply,
+            Some(Err(error)) => bail!("a call ended: {error}"),
+            None => return Ok(None),
         };
         let number = check(reply.bytes(), Way::Answer, self.kind.in_place, &mut self.scratch);
+        drop(ended);
+        self.open.pop_front();
         number.context("a wrong answer").map(Some)
     }
 }
