@@ -14,6 +14,7 @@
 //! An armed handle has an alarm in the epoll, too: deadlines are kept by nobody else.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -119,7 +120,7 @@ const ALARM: u64 = u64::MAX;
 pub(crate) struct Waiter {
     waiting: Waiting,
     budget: Budget,
-    epoll: Epoll,
+    epoll: Arc<Epoll>,
     now_ns: u64,
     turns: u32,
     was_busy: bool,
@@ -141,6 +142,7 @@ struct Alarm {
 impl Waiter {
     pub fn new(waiting: Waiting, events: usize) -> Result<Self, Error> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(Error::system("making an epoll"))?;
+        let epoll = Arc::new(epoll);
         let events = vec![EpollEvent::empty(); events];
         let budget = Budget::default();
         Ok(Waiter {
@@ -168,6 +170,11 @@ impl Waiter {
     /// Whether a signal ended a sleep since this was last asked.
     pub fn take_interrupted(&mut self) -> bool {
         std::mem::take(&mut self.interrupted)
+    }
+
+    /// What an event loop waits on, for a handle to lend while all else of it is in use.
+    pub fn events(&self) -> Events {
+        Events(self.epoll.clone())
     }
 
     /// Wakes on this doorbell. Whoever rings it is told from others by the token.
@@ -337,8 +344,11 @@ impl Os for Waiter {
     }
 }
 
-impl AsFd for Waiter {
+/// A waiter's descriptor.
+pub(crate) struct Events(Arc<Epoll>);
+
+impl AsFd for Events {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.epoll.0.as_fd()
+        self.0.0.as_fd()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use crate::layout::SessionShape;
 use crate::limits;
 use crate::memory::Fork;
 use crate::resource::Key;
-use crate::waiting::{Armed, Until, Waiter, Waiting, coarse_ns, now_ns};
+use crate::waiting::{Armed, Events, Until, Waiter, Waiting, coarse_ns, now_ns};
 
 /// How often a client that doesn't sleep looks whether its director is still there.
 const CHECK_NS: u64 = 1_000_000;
@@ -177,8 +177,8 @@ impl Ticket {
 /// A client of a bus. It may be sent to another thread, and is used by one at a time: a pool takes one a thread.
 pub struct Client {
     pub(super) inner: RefCell<Inner>,
-    /// The waiter's descriptor again: one that can be lent while nothing else is.
-    events: OwnedFd,
+    /// The waiter's descriptor: one that can be lent while nothing else is.
+    events: Events,
     /// Tells this process's clients from one another.
     pub(super) number: u64,
     fork: Fork,
@@ -212,7 +212,7 @@ impl Client {
         let shape = options.shape()?;
         let waiter = Waiter::new(options.waiting, 8)?.interruptible(options.interruptible);
         let session = Session::attach(bus, shape, 0, None, options.gone_after_ns(), &waiter)?;
-        let events = waiter.as_fd().try_clone_to_owned().map_err(Error::io("duplicating an epoll"))?;
+        let events = waiter.events();
         let inner = Inner {
             bus: bus.clone(),
             options,

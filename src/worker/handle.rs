@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,13 +16,13 @@ use super::rights::Event;
 use crate::bus::Bus;
 use crate::control::message::twin;
 use crate::control::name::Name;
-use crate::core::{Party, Turn, block_on};
+use crate::core::{Os, Party, Turn, block_on};
 use crate::error::{Error, Status};
 use crate::layout::WorkShape;
 use crate::limits;
 use crate::memory::{Doorbell, Fork};
 use crate::resource::{Action, Changes, Key, Resource, ServiceOptions};
-use crate::waiting::{Armed, Until, Waiter, Waiting};
+use crate::waiting::{Armed, Events, Until, Waiter, Waiting};
 
 /// How often a worker that doesn't sleep looks whether its director is still there.
 const CHECK_NS: u64 = 1_000_000;
@@ -72,8 +72,8 @@ pub struct Worker {
     pub(super) inner: RefCell<Inner>,
     listener: RefCell<Option<Listener>>,
     stop: Arc<Stop>,
-    /// The waiter's descriptor again: one that can be lent while nothing else is.
-    events: OwnedFd,
+    /// The waiter's descriptor: one that can be lent while nothing else is.
+    events: Events,
     fork: Fork,
 }
 
@@ -207,7 +207,7 @@ impl Worker {
             return Err(Error::Option { what: "slots", value: u64::from(options.slots), bounds });
         }
         let waiter = Waiter::new(options.waiting, 8)?.interruptible(options.interruptible);
-        let events = waiter.as_fd().try_clone_to_owned().map_err(Error::io("duplicating an epoll"))?;
+        let events = waiter.events();
         let (asked, woken) = (AtomicBool::new(false), AtomicBool::new(false));
         let stop = Arc::new(Stop { asked, woken, bell: Doorbell::new()? });
         waiter.add_doorbell(&stop.bell, 0)?;
@@ -424,7 +424,7 @@ impl Worker {
                 Found::Begun(id) => return Ok(Some(Request::new(self, id))),
                 Found::Detached if crate::waiting::now_ns() < until_ns => {
                     let wake_ns = until_ns.min(inner.attach_at_ns);
-                    crate::core::Os::sleep(&mut inner.waiter, wake_ns);
+                    inner.waiter.sleep(wake_ns);
                 }
                 Found::Detached | Found::Nothing => return Ok(None),
                 Found::Stopped => {
