@@ -25,8 +25,8 @@ use parties::client;
 use support::{Place, Random, Role, eventually};
 
 const WORKERS: usize = 4;
-pub const CLIENTS: u64 = 2;
-pub const RESOURCES: u64 = 100;
+const CLIENTS: u64 = 2;
+const RESOURCES: u64 = 100;
 
 /// What is killed.
 #[derive(Clone, Copy, Debug)]
@@ -167,4 +167,4 @@ fn role() {
 }
 
 /// How long a client waits for one call: longer than its deadline.
-pub const HANGS_AFTER: Duration = Duration::from_secs(60);
+const HANGS_AFTER: Duration = Duration::from_secs(60);

@@ -40,9 +40,9 @@ pub fn play(role: &str) {
 /// Calls `stop` when the fight is over.
 fn when_told(stop: impl FnOnce() + Send + 'static) {
     std::thread::spawn(move || {
-        for line in std::io::stdin().lines().map_while(Result::ok) {
+        if let Some(Ok(line)) = std::io::stdin().lines().next() {
             assert_eq!(line, "stop");
-            return stop();
+            stop();
         }
     });
 }
