@@ -465,6 +465,12 @@ pub enum Fault {
         /// The one that is there.
         open: u64,
     },
+    /// A call that its worker has marked done, and not answered.
+    #[error("ticket {ticket} is marked done, and has no reply")]
+    Unanswered {
+        /// Its ticket.
+        ticket: u64,
+    },
     /// A control message that can't be read.
     #[error("a control message of kind {kind} and {len} bytes: {why}")]
     Message {
@@ -493,6 +499,7 @@ impl Fault {
             Fault::Field { .. } => "FIELD",
             Fault::Scatter { .. } => "SCATTER",
             Fault::SlotInUse { .. } => "SLOT_IN_USE",
+            Fault::Unanswered { .. } => "UNANSWERED",
             Fault::Message { .. } => "MESSAGE",
             Fault::Descriptor { .. } => "DESCRIPTOR",
         }
@@ -504,7 +511,9 @@ impl Fault {
             Fault::Field { field, .. } => format!("{} {field}", self.name()),
             Fault::Message { why, .. } | Fault::Scatter { why, .. } => format!("{} {why}", self.name()),
             Fault::Descriptor { what, .. } => format!("{} {what}", self.name()),
-            Fault::Stamp { .. } | Fault::SlotInUse { .. } => self.name().to_owned(),
+            Fault::Stamp { .. } | Fault::SlotInUse { .. } | Fault::Unanswered { .. } => {
+                self.name().to_owned()
+            }
         }
     }
 }

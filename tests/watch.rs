@@ -61,6 +61,9 @@ struct Hands {
     to_map: Vec<(usize, u16)>,
     granted: Vec<(usize, Resource)>,
     forgotten_ledgers: Vec<u64>,
+    /// Whether somebody will break the protocol, and who did.
+    may_fault: bool,
+    faults: Vec<(Peer, Fault)>,
 }
 
 impl trine::director::core::Effects for Hands {
@@ -73,7 +76,8 @@ impl trine::director::core::Effects for Hands {
     fn unmap_session(&mut self, _: usize, _: u16) {}
 
     fn fault(&mut self, peer: Peer, fault: Fault) {
-        panic!("a fault of {peer:?}: {fault}");
+        assert!(self.may_fault, "a fault of {peer:?}: {fault}");
+        self.faults.push((peer, fault));
     }
 
     fn forget(&mut self, _: Peer) {}
@@ -115,6 +119,7 @@ struct Bus {
     inbox: Words,
     /// By the director's key.
     workers: Vec<WorkerCore<Plain>>,
+    pages: Vec<Words>,
     hands: Hands,
     now_ns: u64,
 }
@@ -129,11 +134,12 @@ impl Bus {
         let (outbox, inbox) = (Words::new(SESSION.outbox().words), Words::new(SESSION.inbox().words));
         let client = ClientCore::new(SESSION, outbox.clone(), inbox.clone());
         let mut hands = Hands::default();
-        let mut cores = Vec::new();
+        let (mut cores, mut pages) = (Vec::new(), Vec::new());
         for id in 1..=workers as u64 {
             let (work, page) = (Words::new(WORK.work().words), Words::new(WORK.progress().words));
             let key = director.attach_worker(id, Identity::default(), WORK, 0, work.clone(), page.clone());
             assert_eq!(key, Ok(cores.len()));
+            pages.push(page.clone());
             cores.push(WorkerCore::new(id, WORK, 0, work, page));
             assert_eq!(director.provide(cores.len() - 1, "s", 0, &["op"]), Status::Ok);
         }
@@ -142,7 +148,7 @@ impl Bus {
             .expect("a session");
         let status = director.open_route(0, 0, "s", "op", &mut hands);
         assert!(workers == 0 || status == Status::Ok);
-        let mut bus = Bus { director, client, outbox, inbox, workers: cores, hands, now_ns: SECOND };
+        let mut bus = Bus { director, client, outbox, inbox, workers: cores, pages, hands, now_ns: SECOND };
         for (worker, index) in std::mem::take(&mut bus.hands.to_map) {
             let (outbox, inbox) = (bus.outbox.clone(), bus.inbox.clone());
             bus.workers[worker].map_session(index, SESSION_ID, SESSION, outbox, inbox);
@@ -350,4 +356,51 @@ fn what_a_late_worker_may_hold_is_granted_when_it_has_answered_or_died() {
         }
         assert_eq!(bus.hands.granted.len(), 2);
     }
+}
+
+#[test]
+fn a_call_that_is_marked_done_and_not_answered_ends_by_verdict_and_its_worker_is_named() {
+    let mut bus = Bus::new(1);
+    let (honest, call) = (bus.submit(), bus.submit());
+    bus.turn();
+    let begun = bus.begin(0);
+    bus.answer(0, begun);
+    let begun = bus.begin(0);
+    bus.pass(2, &[0]);
+    assert_eq!(bus.ended(honest), Some(Status::Ok));
+    assert_eq!(bus.ended(call), None, "it is in its worker's hands");
+
+    let (at, entry) = (WORK.progress(), usize::from(begun.request.entry));
+    bus.pages[0].store(at.completed, 2);
+    bus.pages[0].store(at.done + entry, bus.workers[0].taken());
+    bus.hands.may_fault = true;
+    bus.pass(2, &[0]);
+    assert_eq!(bus.ended(call), Some(Status::MayHaveRun));
+    let ticket = begun.request.ticket;
+    assert_eq!(bus.hands.faults, [(Peer::Worker(0), Fault::Unanswered { ticket })]);
+}
+
+#[test]
+fn a_call_whose_worker_marked_it_done_and_died_ends_too() {
+    let mut bus = Bus::new(1);
+    let call = bus.submit();
+    bus.turn();
+    let begun = bus.begin(0);
+    let (at, entry) = (WORK.progress(), usize::from(begun.request.entry));
+    bus.pages[0].store(at.completed, 1);
+    bus.pages[0].store(at.done + entry, 1);
+    // So many more that the entry is used again: then the director has nothing in its books of the first.
+    for n in 0..u64::from(WORK.slots) {
+        let more = bus.submit();
+        bus.turn();
+        let begun = bus.begin(0);
+        bus.answer(0, begun);
+        assert_eq!(bus.ended(more), Some(Status::Ok), "call {n}");
+        let slot = bus.client.slot_of(more);
+        bus.client.release(slot);
+    }
+    bus.director.worker_dead(0, &mut bus.hands);
+    assert_eq!(bus.ended(call), None);
+    bus.pass(1, &[]);
+    assert_eq!(bus.ended(call), Some(Status::WorkerDied));
 }

@@ -202,6 +202,8 @@ pub struct DirectorCore<M: Memory> {
     pub(super) exceeded: Option<Exceeded>,
     /// When to look who stands still.
     pub(super) watch_at_ns: u64,
+    /// The first session whose open calls are looked at the next time.
+    pub(super) audit_from: usize,
     /// Calls dispatched, calls ended by the director itself.
     pub(super) dispatched: u64,
     pub(super) refused: u64,
@@ -233,6 +235,7 @@ impl<M: Memory> DirectorCore<M> {
             accounts: Accounts::new(settings.quotas, settings.owner),
             exceeded: None,
             watch_at_ns: 0,
+            audit_from: 0,
             dispatched: 0,
             refused: 0,
             settings,
@@ -500,6 +503,7 @@ impl<M: Memory> DirectorCore<M> {
         worker.owes_part = false;
         if worker.push(record, flight, to.number, index) {
             self.dispatched += 1;
+            self.sessions[key].give_to(ticket, worker.id);
         } else {
             // Its done marks say that it is still busy with what it counted as completed: it lies.
             let fault = Fault::Field { field: "done marks", value: 0, bound: worker.in_flight() };

@@ -31,6 +31,8 @@ struct WaitingCall {
     last: u64,
     /// Where that stood in the request ring: the order of the session's calls.
     position: u64,
+    /// The id of the worker that was given that call, until it is seen to be answered; 0: none was.
+    given_to: u64,
     /// Whether its call waits here.
     occupied: bool,
     /// It waits for its worker, in no route's list.
@@ -167,6 +169,7 @@ impl<M: Memory> Session<M> {
         let place = |_| WaitingCall {
             last: 0,
             position: 0,
+            given_to: 0,
             occupied: false,
             held: false,
             gathered: false,
@@ -261,7 +264,7 @@ impl<M: Memory> Session<M> {
         if request.ticket <= slot.last || slot.occupied {
             return Err(Fault::SlotInUse { ticket: request.ticket, open: slot.last });
         }
-        (slot.last, slot.position) = (request.ticket, self.ring.next() - 1);
+        (slot.last, slot.position, slot.given_to) = (request.ticket, self.ring.next() - 1, 0);
         if request.flags & flag::SCATTER != 0 {
             return self.gather(record, request);
         }
@@ -393,6 +396,26 @@ impl<M: Memory> Session<M> {
     /// Whether the caller has given a call up.
     pub fn is_cancelled(&self, ticket: u64) -> bool {
         self.outbox.load(self.out.cancel + self.replies.slot(ticket)) == ticket + 1
+    }
+
+    /// The last ticket of a slot is in this worker's hands.
+    #[inline]
+    pub fn give_to(&mut self, ticket: u64, worker: u64) {
+        self.places[self.replies.slot(ticket)].given_to = worker;
+    }
+
+    /// Tickets that were given to a worker, with its id, and that have no answer. Costs a load of each reply slot that
+    /// was used since the last look.
+    pub fn unanswered(&mut self) -> Vec<(u64, u64)> {
+        let (replies, inbox) = (&self.replies, &self.inbox);
+        let given = self.places.iter_mut().filter(|place| place.given_to != 0);
+        let open = given.filter_map(|place| {
+            if replies.stamp(inbox, place.last) > place.last {
+                place.given_to = 0;
+            }
+            (place.given_to != 0).then_some((place.last, place.given_to))
+        });
+        open.collect()
     }
 
     /// Whether a ticket has been answered.

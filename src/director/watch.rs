@@ -4,6 +4,7 @@
 //! every second:  a sign of life in every session  ─► a client that waits knows that the director lives
 //!                each worker's signs of life       ─► none for 3 s: others are given work first
 //!                                                     none for the stall limit, something in its hands: verdicts
+//!                calls in workers' hands           ─► marked done and not answered: a fault, and a verdict
 //! ```
 //! A process that is stopped is not dead: nothing can be taken back from it, since it may go on between any two
 //! instructions. So its calls end by verdict, their slots stay with it, and when it moves again it is a worker like any
@@ -12,9 +13,12 @@
 use super::core::{DirectorCore, Effects, Peer};
 use super::worker::Standing;
 use crate::core::Memory;
+use crate::error::{Fault, Status};
 
 /// How often.
 const WATCH_NS: u64 = 1_000_000_000;
+/// Reply slots that are looked at each time: each costs up to the transfer of a line.
+const AUDIT_SLOTS: u64 = 1024;
 
 impl<M: Memory> DirectorCore<M> {
     /// Does it, if it is time to.
@@ -24,6 +28,7 @@ impl<M: Memory> DirectorCore<M> {
             self.watch_at_ns = now_ns + WATCH_NS.min(self.settings.stall_ns / 4);
             self.show_life();
             self.watch_workers(now_ns, fx);
+            self.audit(fx);
             self.sweep_cancelled(None, fx);
         }
     }
@@ -62,6 +67,49 @@ impl<M: Memory> DirectorCore<M> {
             self.end_by_verdict(key, fx);
             self.news = true;
             self.held.wake_all();
+        }
+    }
+
+    /// Looks whether what workers have marked done is answered: at some sessions each time, in turn. A done mark is only
+    /// the worker's word, and frees an entry; whoever believed it would leave the call to its deadline.
+    fn audit(&mut self, fx: &mut impl Effects) {
+        let served = self.sessions.iter().filter(|(_, session)| session.is_served());
+        let keys: Vec<usize> = served.map(|(key, _)| key).collect();
+        let from = keys.partition_point(|&key| key < self.audit_from);
+        let mut left = AUDIT_SLOTS;
+        for &key in keys[from..].iter().chain(&keys[..from]) {
+            let session = &mut self.sessions[key];
+            let slots = u64::from(session.shape.slots);
+            if left < slots.min(AUDIT_SLOTS) {
+                return self.audit_from = key;
+            }
+            left = left.saturating_sub(slots);
+            for (ticket, worker) in session.unanswered() {
+                self.audit_call(key, ticket, worker, fx);
+            }
+        }
+    }
+
+    fn audit_call(&mut self, key: usize, ticket: u64, worker: u64, fx: &mut impl Effects) {
+        let id = self.sessions[key].id;
+        let holder = self.workers.iter_mut().find(|(_, w)| w.id == worker);
+        if holder.as_ref().is_some_and(|(_, w)| w.keeps(id, ticket)) {
+            return;
+        }
+        let session = &mut self.sessions[key];
+        session.give_to(ticket, 0);
+        if session.is_answered(ticket) {
+            return; // since it was looked at
+        }
+        let Some((worker, found)) = holder else {
+            // It is dead: nobody will write there any more.
+            return self.refuse(key, ticket, Status::WorkerDied, fx);
+        };
+        session.give_verdict(ticket);
+        fx.ring(Peer::Session(key));
+        if found.standing != Standing::Gone {
+            found.standing = Standing::Gone;
+            fx.fault(Peer::Worker(worker), Fault::Unanswered { ticket });
         }
     }
 

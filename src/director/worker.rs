@@ -352,6 +352,19 @@ impl<M: Memory> Worker<M> {
         self.flights.iter().any(|f| f.on && (f.session, f.ticket) == (session, ticket))
     }
 
+    /// Whether it has a ticket in its hands, and has not marked it done.
+    pub fn keeps(&self, session: u64, ticket: u64) -> bool {
+        let own = |(_, f): &(usize, &Flight)| f.on && (f.session, f.ticket) == (session, ticket);
+        let kept = self
+            .flights
+            .iter()
+            .enumerate()
+            .find(own)
+            .is_some_and(|(e, flight)| self.page.load(self.progress.done + e) != flight.position + 1);
+        self.page.acquire(); // an answer is stored before its mark
+        kept
+    }
+
     /// Whether to ring it, now that something was pushed and `fence` was called.
     #[inline]
     pub fn must_ring(&mut self) -> bool {
