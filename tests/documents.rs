@@ -33,3 +33,22 @@ fn the_failure_tables_tests_exist() {
         }
     }
 }
+
+/// The rules of ARCHITECTURE.md are those that the simulator switches off: every test that does, and no other.
+#[test]
+fn the_table_of_rules_names_each_that_is_switched_off() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("ARCHITECTURE.md")).expect("the page");
+    let simulator = std::fs::read_to_string(root.join("tests/simulator.rs")).expect("the simulator");
+    let (_, table) = page.split_once("## Rules, and what goes wrong without them").expect("it is there");
+    let table = table.split("\n## ").next().expect("its begin");
+    let rows = table.lines().filter(|line| line.starts_with("| ") && line.contains('`'));
+    let mut named: Vec<&str> = rows.map(|row| row.rsplit('`').nth(1).expect("the test's name")).collect();
+    let (_, tests) =
+        simulator.split_once("/// Runs schedules with a rule switched off").expect("they are there");
+    let calls = tests.split("fn ").filter(|function| function.contains("is_caught(Mutation::"));
+    let mut tested: Vec<&str> = calls.map(|call| call.split("()").next().expect("its name")).collect();
+    (named.sort_unstable(), tested.sort_unstable());
+    assert!(tested.len() > 25, "{tested:?}");
+    assert_eq!(named, tested);
+}

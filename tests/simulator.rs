@@ -11,6 +11,7 @@
 //! fails: a simulator that can't fail proves nothing.
 
 mod simulator {
+    pub mod broken;
     pub mod client;
     pub mod coverage;
     pub mod director;
@@ -25,11 +26,12 @@ mod simulator {
     pub mod world;
 }
 
+use simulator::coverage::Seen;
 use simulator::plan::{Mutation, Plan};
 use simulator::runner::Runner;
 use trine::Unheld;
 
-const SCHEDULES: u64 = 100_000;
+const SCHEDULES: u64 = 200_000;
 /// Schedules in which a rule that is switched off must have shown.
 const MUTANT_SCHEDULES: u64 = 50_000;
 
@@ -173,6 +175,59 @@ fn one_scatter_on_exclusive_keys_survives_every_kill_of_every_party() {
     println!("{}", runner.coverage);
 }
 
+/// One call on a key that both workers want, with the same kills as in `one_call`. Returns who died in any schedule:
+/// the first director, and the worker.
+fn one_keyed_call(runner: &mut Runner, kills: [u32; 4]) -> (bool, bool) {
+    let mut died = (false, false);
+    for seed in 0..3 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let plan = Plan::one_keyed_call(&mut rng, kills);
+        if let Err(why) = runner.run_plan(plan, rng, number("TRINE_TRACE").is_some()) {
+            panic!("one call on a key, kills at {kills:?}, schedule {seed}: {why}");
+        }
+        died = (died.0 | runner.director_died, died.1 | runner.worker_died);
+    }
+    died
+}
+
+#[test]
+fn a_call_on_a_key_that_changes_hands_survives_every_kill_of_every_party() {
+    let mut runner = Runner::default();
+    for at in 1..600 {
+        one_keyed_call(&mut runner, [at, 0, 0, 0]);
+        one_keyed_call(&mut runner, [0, 0, at, 0]);
+        one_keyed_call(&mut runner, [0, 0, 0, at]);
+    }
+    println!("{}", runner.coverage);
+    let missing = runner.coverage.missing();
+    assert!(!missing.contains(&Seen::HandedOver) && !missing.contains(&Seen::RunsExclusively), "{missing:?}");
+}
+
+/// Pairs of kills between which there are none: 1 is every pair.
+const KEYED_STRIDE: u32 = 3;
+
+#[test]
+fn a_call_on_a_key_that_changes_hands_survives_pairs_of_kills() {
+    let stride = number("TRINE_PAIR_STRIDE").map_or(KEYED_STRIDE, |n| n as u32);
+    let mut runner = Runner::default();
+    let (mut director, mut went_on) = (1, true);
+    while went_on {
+        went_on = false;
+        for worker in (0..).map(|n| if n == 0 { 0 } else { 1 + (n - 1) * stride }) {
+            let (director_died, worker_died) = one_keyed_call(&mut runner, [director, 0, worker, 0]);
+            went_on |= director_died;
+            if worker > 0 && !worker_died {
+                break;
+            }
+        }
+        for successor in (1..120).step_by(stride as usize) {
+            one_keyed_call(&mut runner, [director, successor, 0, 0]);
+        }
+        director += stride;
+    }
+    println!("{director} steps of the director, every {stride}.; {}", runner.coverage);
+}
+
 /// Runs schedules with a rule switched off until one fails as expected.
 fn is_caught(mutation: Mutation, expected: &str) {
     let mut runner = Runner::default();
@@ -299,4 +354,54 @@ fn marks_that_are_not_carried_over_let_a_right_be_held_twice() {
 #[test]
 fn a_worker_that_has_told_all_before_it_has_told_what_it_holds_is_robbed() {
     is_caught(Mutation::HoldsUnsaid, "holds it");
+}
+
+#[test]
+fn an_entry_that_stays_valid_while_it_is_overwritten_names_a_call_that_is_not_there() {
+    is_caught(Mutation::EntryStaysValid, "though no worker has died");
+}
+
+#[test]
+fn an_entry_used_again_by_count_forgets_a_call_that_runs() {
+    is_caught(Mutation::EntryByCount, "is pushed, but Worker");
+}
+
+#[test]
+fn a_request_ring_of_one_slot_a_ticket_loses_requests() {
+    is_caught(Mutation::SmallRing, "a fault of Session");
+}
+
+#[test]
+fn what_is_taken_back_from_the_living_has_two_holders() {
+    is_caught(Mutation::TakenBack, "writes reply slot");
+}
+
+#[test]
+fn a_slot_that_is_free_when_its_call_was_given_up_has_two_calls() {
+    is_caught(Mutation::FreedByDeadline, "publishes ticket");
+}
+
+#[test]
+fn a_stamp_looked_for_by_equality_is_missed() {
+    is_caught(Mutation::StampByEquality, "writes reply slot");
+}
+
+#[test]
+fn a_ledger_dropped_while_a_client_is_away_lets_its_call_run_twice() {
+    is_caught(Mutation::LedgerNotKept, "a second time");
+}
+
+#[test]
+fn a_request_stamped_before_its_body_is_torn() {
+    is_caught(Mutation::LateRequestBody, "a torn request");
+}
+
+#[test]
+fn a_work_record_stamped_before_its_body_is_torn() {
+    is_caught(Mutation::LateWorkBody, "a torn request");
+}
+
+#[test]
+fn a_call_marked_done_before_its_answer_is_lost_with_its_worker() {
+    is_caught(Mutation::DoneBeforeStamp, "never ends");
 }

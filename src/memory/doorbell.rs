@@ -6,7 +6,8 @@
 //! ```
 //! An eventfd costs its sleeper no system call, and only grows; full (after 2^64 rings) it has been rung, which is all
 //! that it has to say. But whoever holds it can fill it, and make it block: the flag is the file's, not the descriptor's.
-//! Whoever rings it then hangs. So it is for processes of one user only, who could stop each other anyway. Elsewhere a
+//! Whoever rings it then hangs. (`pwritev2` with `RWF_NOWAIT` would say for itself that it doesn't wait, but the kernel has
+//! no such write for eventfds.) So it is for processes of one user only, who could stop each other anyway. Elsewhere a
 //! bell is a pair of datagram sockets: each send says for itself that it doesn't wait, and a mailbox that is full has been
 //! rung. Its ringers can send it elsewhere, or shut it; then the sleeper misses rings, and looks by itself within a second:
 //! they are those that may spoil its memory too.

@@ -72,6 +72,8 @@ pub struct Client<'c> {
     /// Since when there is none.
     lost_ns: u64,
     look_at_ns: u64,
+    /// The director's last sign of life, and when it came.
+    sign: (u64, u64),
     /// A director did not know this session.
     pub unknown: bool,
 }
@@ -96,6 +98,7 @@ impl Party for Wait<'_, '_> {
             (client.attached, client.lost_ns) = (false, now_ns);
             client.look_at_ns = now_ns;
         }
+        client.watch_director(now_ns);
         if !client.attached && !client.unknown && now_ns >= client.look_at_ns {
             client.look_for_director(now_ns);
             if let Some(found) = self.find(now_ns) {
@@ -121,7 +124,9 @@ impl Party for Wait<'_, '_> {
             _ => client.core.next_deadline_ns(),
         };
         let looks = !client.attached && !client.unknown;
-        if looks { deadline_ns.min(client.look_at_ns) } else { deadline_ns }
+        let look_ns =
+            if looks { client.look_at_ns } else { client.sign.1.saturating_add(client.gone_after_ns()) };
+        deadline_ns.min(look_ns)
     }
 }
 
@@ -199,6 +204,7 @@ fn run_session(cpu: &Cpu<'_>) -> Option<()> {
         attached: true,
         lost_ns: 0,
         look_at_ns: 0,
+        sign: (0, u64::MAX),
         unknown: false,
     };
     client.open_routes();
@@ -206,7 +212,7 @@ fn run_session(cpu: &Cpu<'_>) -> Option<()> {
     for _ in 0..if world.plan.one_call { 0 } else { world.plan.program } {
         client.act();
     }
-    if world.plan.one_call && client.routes[0] {
+    if world.plan.one_call && client.routes[if world.plan.keyed { PLAIN } else { 0 }] {
         if world.plan.scatter { client.scatter() } else { client.submit() }
     }
     if closes_early && client.core.open() > 0 {
@@ -268,6 +274,31 @@ impl<'c> Client<'c> {
             self.attached = self.come_back().is_some() && world.is_connected(party);
         } else if world.is_orphaned() || (!world.plan.gentle && now_ns > self.lost_ns + world.gone_after_ns())
         {
+            self.core.abandon(Status::DirectorGone, &mut Bell(self.cpu));
+        }
+    }
+
+    fn gone_after_ns(&self) -> u64 {
+        self.cpu.world.gone_after_ns()
+    }
+
+    /// A director that shows no sign of life while calls are open is left like one that is gone.
+    fn watch_director(&mut self, now_ns: u64) {
+        let (world, party) = (&self.cpu.world, self.cpu.party);
+        if world.plan.stall.is_none() || !self.attached || self.core.open() == 0 {
+            self.sign.1 = u64::MAX;
+            return;
+        }
+        let sign = self.core.directors_sign();
+        if self.sign.1 == u64::MAX || self.sign.0 != sign {
+            self.sign = (sign, now_ns);
+        } else if now_ns >= self.sign.1 + self.gone_after_ns() {
+            world.note(party, || "leaves a silent director".into());
+            world.saw(Seen::LeftSilent);
+            world.send_director(party, ToDirector::CloseSession);
+            world.places[party].connection.set(0);
+            (self.attached, self.lost_ns, self.sign.1) = (false, now_ns, u64::MAX);
+            self.look_at_ns = world.look_again_ns();
             self.core.abandon(Status::DirectorGone, &mut Bell(self.cpu));
         }
     }
@@ -408,6 +439,7 @@ impl<'c> Client<'c> {
         let world = &self.cpu.world;
         let mut request = Request { capacity: 64, ..Request::default() };
         request.operation = match world.below(100) {
+            _ if world.plan.keyed => PLAIN as u32,
             _ if world.plan.one_call => 0,
             0..5 => 9,
             _ => world.below(self.operations() as u64) as u32,
@@ -424,16 +456,21 @@ impl<'c> Client<'c> {
         if world.plan.deadlines && world.chance(50) {
             request.deadline_ns = world.now_ns.get() + world.some_ns(800);
         }
+        if world.chance(30) {
+            request.flags |= [flag::HIGH, flag::LOW][world.below(2) as usize];
+            world.saw(Seen::Classes);
+        }
         let one_way = request.flags & flag::ONE_WAY != 0;
         let operation = request.operation as usize;
         let is_exclusive = (PLAIN..OPERATIONS.len()).contains(&operation);
         let key = (is_exclusive && world.chance(90)).then(|| world.below(KEYS as u64) as usize);
+        let key = if world.plan.keyed { Some(0) } else { key };
         if let Some(key) = key {
             let (word, flags) = words(key);
             (request.key, request.flags) = (word, request.flags | flags);
             // Whoever holds it may never answer, and there may be nobody who wants it.
-            if request.deadline_ns == 0 && !(world.plan.gentle && world.plan.exclusive != Some(Unheld::Wait))
-            {
+            let wants = world.plan.keyed || world.plan.gentle && world.plan.exclusive != Some(Unheld::Wait);
+            if request.deadline_ns == 0 && !wants {
                 request.deadline_ns = world.now_ns.get() + world.some_ns(3_000);
             }
         }

@@ -85,10 +85,16 @@ pub enum Seen {
     LostAll,
     ScatteredOnLocks,
     WidePart,
+    WorkerPaused,
+    DirectorPaused,
+    ClientPaused,
+    StoodStill,
+    LeftSilent,
+    Classes,
 }
 
 /// All of them, in order.
-pub const ALL: [Seen; 81] = [
+pub const ALL: [Seen; 87] = [
     Seen::Ok,
     Seen::WorkerError,
     Seen::OneWay,
@@ -170,6 +176,12 @@ pub const ALL: [Seen; 81] = [
     Seen::LostAll,
     Seen::ScatteredOnLocks,
     Seen::WidePart,
+    Seen::WorkerPaused,
+    Seen::DirectorPaused,
+    Seen::ClientPaused,
+    Seen::StoodStill,
+    Seen::LeftSilent,
+    Seen::Classes,
 ];
 
 /// In how many schedules each was met.

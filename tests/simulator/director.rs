@@ -136,7 +136,9 @@ impl Effects for Hands<'_> {
         self.world
             .note(DIRECTOR, || format!("keeps the ledger of worker {id:#x}, which was number {worker}"));
         self.world.saw(Seen::LedgerKept);
-        self.peers.kept.push(id);
+        if self.world.plan.mutation != Mutation::LedgerNotKept {
+            self.peers.kept.push(id);
+        }
     }
 
     fn forget_ledger(&mut self, worker: u64) {
@@ -194,7 +196,7 @@ pub fn run(cpu: &Cpu<'_>) {
         // While a worker is busy, a director that watches it wakes by itself, and finds what no ring told it of.
         stall_ns: match plan.mutation {
             Mutation::DeafDirector => u64::MAX,
-            _ => Settings::default().stall_ns,
+            _ => plan.stall.map_or(Settings::default().stall_ns, |stall| stall * plan.step_ns),
         },
         ..Settings::default()
     };
@@ -282,11 +284,21 @@ impl Party for Director<'_> {
     }
 
     fn wake_at_ns(&self) -> u64 {
-        self.core.wake_at_ns()
+        self.core.wake_at_ns().min(self.shows_life_ns())
     }
 }
 
 impl Director<'_> {
+    /// A director that sleeps wakes now and then by itself, and shows that it lives; as long as anybody looks.
+    fn shows_life_ns(&self) -> u64 {
+        let world = &self.cpu.world;
+        let looks = |party: usize| {
+            !matches!(world.places[party].state.get(), State::Absent | State::Killed | State::Ended)
+        };
+        let watched = world.plan.stall.is_some() && CLIENTS.into_iter().any(looks);
+        if watched { world.now_ns.get() + 400 * world.plan.step_ns } else { u64::MAX }
+    }
+
     fn next_id(&mut self) -> u64 {
         self.last_id += 1;
         self.last_id
@@ -508,6 +520,7 @@ impl Director<'_> {
                 self.core.session_unmapped(key, index, fx);
             }
             ToDirector::Republished => self.core.provided_again(key, fx),
+            ToDirector::Gone if world.plan.mutation == Mutation::TakenBack => self.core.worker_dead(key, fx),
             ToDirector::Gone => {
                 self.core.worker_gone(key);
                 self.core.end_by_verdict(key, fx);

@@ -87,7 +87,12 @@ impl Worker<'_> {
         }
         let resource = some_resource(self.cpu);
         let action = if world.chance(70) { Action::Acquire } else { Action::Release };
-        world.note(self.cpu.party, || format!("wants to {action:?} {resource:?}"));
+        self.want(action, resource);
+    }
+
+    /// Wants this.
+    pub fn want(&mut self, action: Action, resource: Resource) {
+        self.cpu.world.note(self.cpu.party, || format!("wants to {action:?} {resource:?}"));
         self.tell(ToDirector::Change { service: LOCKS, changes: vec![(action, resource)], asks: false });
     }
 

@@ -12,10 +12,11 @@ use std::rc::Rc;
 
 use corosensei::Yielder;
 use trine::core::{Memory, Read, Write};
-use trine::layout::{LEDGER_ENTRY, LINE, SessionShape, WorkShape, flag};
+use trine::layout::{SessionShape, WorkShape};
 
+use crate::simulator::broken::Broken;
 use crate::simulator::coverage::Seen;
-use crate::simulator::plan::{Fate, Mutation, WORKERS};
+use crate::simulator::plan::{CLIENTS, DIRECTOR, Fate, Mutation, WORKERS};
 use crate::simulator::world::{State, ToDirector, World, name};
 
 /// Sleeps in a row until a time that has passed: more is spinning.
@@ -70,6 +71,11 @@ impl Segment {
     pub fn set(&self, word: usize, value: u64) {
         self.words[word].set(value);
     }
+
+    /// What all see.
+    pub fn get(&self, word: usize) -> u64 {
+        self.words[word].get()
+    }
 }
 
 /// What a party runs on.
@@ -77,18 +83,18 @@ pub struct Cpu<'c> {
     pub world: Rc<World>,
     pub party: usize,
     pub yielder: &'c Yielder<(), ()>,
-    /// A store that a broken memory holds back.
-    held_back: Cell<Option<(usize, u64)>>,
+    /// What a broken memory has in mind.
+    pub broken: Broken,
 }
 
 impl<'c> Cpu<'c> {
     pub fn new(world: Rc<World>, party: usize, yielder: &'c Yielder<(), ()>) -> Self {
-        Cpu { world, party, yielder, held_back: Cell::new(None) }
+        Cpu { world, party, yielder, broken: Broken::default() }
     }
 
     /// One step: perhaps another party's turn, perhaps this one's end.
     #[inline]
-    fn step(&self) {
+    pub fn step(&self) {
         self.world.tick();
         match self.world.burst.get() {
             0 => self.yielder.suspend(()),
@@ -137,6 +143,7 @@ impl<'c> Cpu<'c> {
             Fate::Lives => return,
             Fate::Killed(n) if n > 1 => return place.fate.set(Fate::Killed(n - 1)),
             Fate::Hangs(n) if n > 1 => return place.fate.set(Fate::Hangs(n - 1)),
+            Fate::Stops(n) if n > 1 => return place.fate.set(Fate::Stops(n - 1)),
             Fate::Killed(_)
                 if self.world.plan.mutation == Mutation::DeathBeforeKill && WORKERS.contains(&self.party) =>
             {
@@ -145,6 +152,7 @@ impl<'c> Cpu<'c> {
             }
             Fate::Killed(_) => self.world.kill(self.party),
             Fate::Hangs(_) => self.hang(),
+            Fate::Stops(_) => self.stop(),
         }
         place.fate.set(Fate::Lives);
         self.yielder.suspend(());
@@ -162,6 +170,20 @@ impl<'c> Cpu<'c> {
         }
         place.until_ns.set(self.world.now_ns.get() + self.world.some_ns(2_000));
         place.state.set(State::Hangs);
+    }
+
+    /// Is stopped here, for a while. Its sockets stay open, and the kernel says nothing.
+    fn stop(&self) {
+        let (world, place) = (&self.world, &self.world.places[self.party]);
+        world.drain(self.party);
+        world.note(self.party, || "is stopped".into());
+        world.saw(match self.party {
+            DIRECTOR => Seen::DirectorPaused,
+            client if CLIENTS.contains(&client) => Seen::ClientPaused,
+            _ => Seen::WorkerPaused,
+        });
+        place.until_ns.set(world.now_ns.get() + world.some_ns(world.plan.stop));
+        place.state.set(State::Stopped);
     }
 
     /// Binds a piece of memory to this party.
@@ -198,7 +220,7 @@ impl Region<'_> {
         cell.get()
     }
 
-    fn execute(&self, word: usize, value: u64) {
+    pub fn execute(&self, word: usize, value: u64) {
         let world = &self.cpu.world;
         world.note(self.cpu.party, || format!("{}[{word}] = {value:#x}", self.segment.role));
         world.referee.borrow_mut().stored(world, self, word, value);
@@ -209,55 +231,16 @@ impl Region<'_> {
             self.segment.set(word, value);
         }
     }
-
-    /// Whether a broken memory holds the store of word `late` back until that of `word`, in the same segment.
-    fn is_held_back(&self, late: usize, word: usize) -> bool {
-        match (self.cpu.world.plan.mutation, self.segment.role) {
-            (Mutation::LateTaken, Role::Page(_, shape)) => {
-                let at = shape.progress();
-                (late, word) == (at.taken, at.completed)
-            }
-            (Mutation::LateReplyBody, Role::Inbox(_, shape)) => {
-                let at = shape.inbox();
-                let is_stamp = word >= at.replies && (word - at.replies).is_multiple_of(LINE);
-                is_stamp && late == word + 4
-            }
-            (Mutation::LateLedger, Role::Work(_, shape)) => {
-                let at = shape.work();
-                let is_stamp = (at.ring..at.ledger).contains(&word) && (word - at.ring).is_multiple_of(LINE);
-                let is_entry = late >= at.ledger && (late - at.ledger).is_multiple_of(LEDGER_ENTRY);
-                is_stamp && is_entry
-            }
-            _ => false,
-        }
-    }
-
-    /// What a broken client publishes: it does not say that it has published this before.
-    fn silenced(&self, word: usize, value: u64) -> u64 {
-        let Role::Outbox(_, shape) = self.segment.role else { return value };
-        let ring = shape.outbox().ring;
-        let is_flags = word >= ring && (word - ring) % LINE == 2;
-        let silent = self.cpu.world.plan.mutation == Mutation::SilentAgain && is_flags;
-        if silent { value & !(u64::from(flag::AGAIN | flag::QUARANTINED) << 32) } else { value }
-    }
-
-    /// Whether it holds this store back at all.
-    fn is_late(&self, word: usize) -> bool {
-        let until = match (self.cpu.world.plan.mutation, self.segment.role) {
-            (Mutation::LateTaken, Role::Page(_, shape)) => shape.progress().completed,
-            (Mutation::LateReplyBody, Role::Inbox(..)) => word.wrapping_sub(4),
-            (Mutation::LateLedger, Role::Work(_, shape)) => shape.work().ring,
-            _ => return false,
-        };
-        self.is_held_back(word, until)
-    }
 }
 
 impl Read for Region<'_> {
     #[inline]
     fn load(&self, word: usize) -> u64 {
         self.cpu.step();
-        self.view(word)
+        if self.cpu.world.plan.mutation == Mutation::None {
+            return self.view(word);
+        }
+        self.misread(word, self.view(self.misplaced(word)))
     }
 
     fn acquire(&self) {}
@@ -269,18 +252,10 @@ impl Write for Region<'_> {
             return;
         }
         self.cpu.step();
-        let value = self.silenced(word, value);
-        if self.is_late(word) {
-            return self.cpu.held_back.set(Some((word, value)));
+        if self.cpu.world.plan.mutation == Mutation::None {
+            return self.execute(word, value);
         }
-        self.execute(word, value);
-        if let Some((late, value)) = self.cpu.held_back.get()
-            && self.is_held_back(late, word)
-        {
-            self.cpu.held_back.set(None);
-            self.cpu.step();
-            self.execute(late, value);
-        }
+        self.store_broken(self.misplaced(word), value);
     }
 
     fn release(&self) {}

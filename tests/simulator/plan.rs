@@ -70,6 +70,26 @@ pub enum Mutation {
     RenouncesUnheard,
     /// Which services a worker may hold something in is not carried over into its new segment.
     MarksDropped,
+    /// Memory: a ledger entry is overwritten without having been made invalid first.
+    EntryStaysValid,
+    /// Memory: the director takes an entry for free by how many calls its worker has answered, not by its own mark.
+    EntryByCount,
+    /// Memory: the request ring has N slots, not 2N.
+    SmallRing,
+    /// The director takes back what a worker has that is gone and lives.
+    TakenBack,
+    /// Memory: a client uses a slot again as soon as it has given the call in it up.
+    FreedByDeadline,
+    /// Memory: the director knows an answer by its own stamp only, not by a later one.
+    StampByEquality,
+    /// Links to ledgers of the dead go when the worker is forgotten, though a client may ask for what they name.
+    LedgerNotKept,
+    /// Memory: a word of a request comes into sight after its stamp.
+    LateRequestBody,
+    /// The same of a work record.
+    LateWorkBody,
+    /// A worker marks a call done before it has answered it.
+    DoneBeforeStamp,
 }
 
 /// How a party's life is cut.
@@ -81,6 +101,8 @@ pub enum Fate {
     Killed(u32),
     /// It stops at its n-th step, and is taken for gone.
     Hangs(u32),
+    /// It is stopped at its n-th step, and goes on after a while, or is killed then. Nobody is told.
+    Stops(u32),
 }
 
 /// One schedule's decisions.
@@ -143,6 +165,13 @@ pub struct Plan {
     pub one_call: bool,
     /// That one is a scatter.
     pub scatter: bool,
+    /// That one is on a key that two workers want, so that it changes hands.
+    pub keyed: bool,
+    /// How long a worker may stand still with something in its hands, in steps; where that is watched, clients watch
+    /// whether the director shows signs of life.
+    pub stall: Option<u64>,
+    /// Longest time for which somebody is stopped, in steps.
+    pub stop: u64,
     /// Whether there is a service whose resources are held exclusively, and what becomes of a call on one that nobody
     /// holds.
     pub exclusive: Option<Unheld>,
@@ -160,6 +189,8 @@ impl Plan {
                 0..5 if place == DIRECTOR => Fate::Killed(n),
                 0..35 if WORKERS.contains(&place) => Fate::Killed(n),
                 35..42 if WORKERS.contains(&place) => Fate::Hangs(n),
+                30..50 if place == DIRECTOR => Fate::Stops(n),
+                42..50 => Fate::Stops(n),
                 _ => Fate::Lives,
             };
         }
@@ -167,6 +198,7 @@ impl Plan {
         let mut successors = Vec::new();
         let gentle = rng.u8(0..100) < 30;
         if gentle {
+            // Of a worker that is stopped, too: it may be killed then.
             fates[WORKERS].fill(Fate::Lives);
         }
         if gentle || rng.u8(0..100) < 45 {
@@ -181,9 +213,13 @@ impl Plan {
             }
         }
         let mishaps = if gentle { 0 } else { pick(rng, &[0, 0, 5, 30]) };
-        Plan {
+        let mut plan = Plan {
             successors,
             gentle,
+            keyed: false,
+            stall: (!gentle && mutation != Mutation::DeafDirector && rng.u8(0..3) == 0)
+                .then(|| rng.u64(800..3_000)),
+            stop: pick(rng, &[100, 2_000, 20_000]),
             window: if gentle { 1 << 40 } else { pick(rng, &[300, 3_000, 30_000]) },
             look: pick(rng, &[20, 200]),
             mishaps,
@@ -221,6 +257,26 @@ impl Plan {
             keep: rng.usize(1..=3),
             deadlines: rng.u8(0..3) == 0,
             stops_after: (!gentle && rng.u8(0..20) == 0).then(|| rng.u32(1..100)),
+        };
+        plan.favour(mutation, rng);
+        plan
+    }
+
+    /// Some rules matter in rare places only: there, when they are switched off.
+    fn favour(&mut self, mutation: Mutation, rng: &mut Rng) {
+        if mutation == Mutation::LedgerNotKept {
+            // Workers come back and die, and then the director does, before all clients have come.
+            (self.gentle, self.mishaps, self.window, self.look) = (false, 0, 30_000, 200);
+            self.fates[DIRECTOR] = Fate::Killed(rng.u32(40..600));
+            self.successors = vec![Fate::Killed(rng.u32(60..600)), Fate::Lives];
+        }
+        if mutation == Mutation::EntryByCount {
+            // Calls that overtake a long one, more of them than there are entries; then the director dies.
+            (self.work.slots, self.share_max, self.keep, self.work_steps) = (4, 7, 3, 1_000);
+            (self.session.slots, self.program) = (4, 12);
+            self.fates[DIRECTOR] = Fate::Killed(rng.u32(200..2_000));
+            self.fates[WORKERS].fill(Fate::Lives);
+            self.successors = vec![Fate::Lives];
         }
     }
 
@@ -237,6 +293,7 @@ impl Plan {
             clients: 1,
             workers: 1 + rng.usize(0..2),
             one_call: true,
+            stall: None,
             exclusive: None,
             replace: true,
             deadlines: false,
@@ -249,5 +306,10 @@ impl Plan {
             control_delay: 0,
             ..Plan::new(rng, Mutation::None)
         }
+    }
+
+    /// The same of a call on a key that both workers want: the right to it changes hands.
+    pub fn one_keyed_call(rng: &mut Rng, kills: [u32; 4]) -> Plan {
+        Plan { keyed: true, exclusive: Some(Unheld::Wait), workers: 2, ..Plan::one_call(rng, kills) }
     }
 }

@@ -167,6 +167,7 @@ impl Referee {
             Status::NotBegun if call.part => Seen::PartNotBegun,
             Status::TooManyParts if call.part => Seen::TooManyParts,
             // Nobody is left to try it again with.
+            Status::NotBegun if world.has_seen(Seen::LeftSilent) => return,
             Status::NotBegun if !world.plan.gentle && (world.epoch.get() > 1 || !world.is_up.get()) => return,
             // Nobody else can have given it up, and what was not begun is tried again, unseen.
             _ => return world.fail(|| format!("call {id} ended {status}")),
@@ -191,6 +192,11 @@ impl Referee {
     /// The director has named it.
     pub fn named(&mut self, session: usize, id: u64) {
         self.ids[session] = id;
+    }
+
+    /// What the director has named it.
+    pub fn id_of(&self, session: usize) -> u64 {
+        self.ids[session]
     }
 
     /// A worker is dead, or has left: what it held is the director's. Returns whether it died between a stamp and
@@ -221,8 +227,9 @@ impl Referee {
     /// A store is about to be executed.
     pub fn stored(&mut self, world: &World, region: &Region<'_>, word: usize, value: u64) {
         let party = region.cpu.party;
-        if region.segment.returned.get() {
-            let role = region.segment.role;
+        let role = region.segment.role;
+        let is_own = matches!(role, Role::Outbox(client, _) if client == party);
+        if region.segment.returned.get() && !is_own {
             world.fail(|| format!("{} writes {role}, whose owner has it back", name(party)));
         }
         let foreign = match region.segment.role {
@@ -237,6 +244,7 @@ impl Referee {
                 if word >= shape.progress().done {
                     self.stamped[worker] = false;
                 }
+                world.moves(worker);
                 party != worker
             }
             Role::Work(worker, shape) => {
@@ -366,7 +374,8 @@ fn not_allowed(world: &World, call: &Call, status: Status) -> Option<&'static st
         }
         Status::WorkerDied if !met(&[Seen::WorkerKilled, Seen::WorkerEnded]) => Some("every worker lives"),
         Status::MayHaveRun
-            if !met(&[Seen::WorkerHung, Seen::WorkerMissed, Seen::Unreadable, Seen::SessionRefused]) =>
+            if !met(&[Seen::WorkerHung, Seen::WorkerMissed, Seen::Unreadable, Seen::SessionRefused])
+                && !world.any_stands_still() =>
         {
             Some("everybody was there in time")
         }

@@ -58,7 +58,7 @@ impl Runner {
 
         while !world.failed() {
             if world.steps.get() > STEPS_MAX {
-                world.fail(|| format!("no rest: {}", state_of(&world)));
+                world.fail(|| format!("somebody never ends, nor rests: {}", state_of(&world)));
             } else if let Some(party) = pick(&world) {
                 self.advance(&world, party, &mut coroutines[party]);
             } else if !pass_time(&world) && !close(&world) {
@@ -84,6 +84,13 @@ impl Runner {
                 State::Killed => return self.end(coroutine),
                 _ => return,
             }
+        }
+        if place.state.get() == State::Stopped && !world.plan.gentle && world.chance(25) {
+            world.kill(party);
+            self.end(coroutine);
+            return if party == DIRECTOR {
+                world.succeed_director()
+            };
         }
         place.state.set(State::Runs);
         world.burst.set(world.below(u64::from(world.plan.burst_max)) as u32);
@@ -143,7 +150,7 @@ fn pick(world: &World) -> Option<usize> {
         let can = match place.state.get() {
             State::Runs => true,
             State::Sleeps => world.wake_ns(party) <= now_ns,
-            State::Hangs => place.until_ns.get() <= now_ns,
+            State::Hangs | State::Stopped => place.until_ns.get() <= now_ns,
             State::Absent | State::Killed | State::Ended => false,
         };
         *weight = if can { world.plan.weights[party] } else { 0 };
@@ -178,17 +185,30 @@ fn decide_hanging(world: &World, party: usize) -> State {
 
 /// Everybody sleeps: time jumps to the next thing that will happen. Returns whether there is one.
 fn pass_time(world: &World) -> bool {
-    let next = (0..PARTIES).filter_map(|party| match world.places[party].state.get() {
-        State::Sleeps => Some(world.wake_ns(party)),
-        State::Hangs => Some(world.places[party].until_ns.get()),
-        _ => None,
-    });
-    let next = next.min().unwrap_or(u64::MAX);
+    let timer = |party: usize| match world.places[party].state.get() {
+        State::Sleeps => world.wake_ns(party),
+        State::Hangs | State::Stopped => world.places[party].until_ns.get(),
+        _ => u64::MAX,
+    };
+    let next = (0..PARTIES).map(timer).min().unwrap_or(u64::MAX);
     if next == u64::MAX {
         return false;
     }
+    check_stopped_clients(world, timer);
     world.now_ns.set(world.now_ns.get().max(next));
     true
+}
+
+/// Nobody waits for a client that is stopped: where nothing else will ever happen, the other one has ended.
+fn check_stopped_clients(world: &World, timer: impl Fn(usize) -> u64) {
+    let is_stopped = |party: usize| world.places[party].state.get() == State::Stopped;
+    let goes_on = |party: usize| timer(party) < u64::MAX && !(CLIENTS.contains(&party) && is_stopped(party));
+    let waits = |party: usize| world.places[party].state.get() == State::Sleeps;
+    if let Some(party) = CLIENTS.clone().find(|&party| waits(party))
+        && !(0..PARTIES).any(goes_on)
+    {
+        world.fail(|| format!("{} waits for a client that is stopped: {}", name(party), state_of(world)));
+    }
 }
 
 fn has_ended(world: &World, party: usize) -> bool {

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use trine::core::{Party, Turn, block_on};
 use trine::layout::{Place, ReplyHead, flag, place, reply_flag, reply_place};
+use trine::resource::Action;
 use trine::worker::core::{Begun, Effects, Taken, WorkerCore};
 use trine::worker::rights::Rights;
 use trine::{Key, Resource, Status, scatter};
@@ -144,7 +145,11 @@ pub fn run<'c>(cpu: &'c Cpu<'c>) {
             worker.declares = vec![Resource::from(0..=1)];
         }
         worker.provide(2);
-        (0..world.below(3)).for_each(|_| worker.change_rights());
+        if world.plan.keyed {
+            worker.want(Action::Acquire, Resource::Key(key(0)));
+        } else {
+            (0..world.below(3)).for_each(|_| worker.change_rights());
+        }
     }
     block_on(&mut worker, &mut SimOs { cpu, yields: 0 });
     world.referee.borrow_mut().holdings.dead(world, cpu.party);
@@ -291,6 +296,9 @@ impl<'c> Worker<'c> {
         if self.owes_word && (hasty || !self.rights.has_told()) {
             self.owes_word = false;
             self.tell(ToDirector::Republished);
+            if self.cpu.world.plan.keyed {
+                self.want(Action::Acquire, Resource::Key(key(0)));
+            }
         }
     }
 
@@ -476,7 +484,7 @@ impl<'c> Worker<'c> {
 
     fn answer(&mut self, i: usize) {
         let world = &self.cpu.world;
-        let Running { side, begun, call, keys, .. } = self.running.swap_remove(i);
+        let Running { side, position, begun, call, keys, .. } = self.running.swap_remove(i);
         self.rights.look_again();
         for which in bits(keys) {
             world.referee.borrow_mut().holdings.finished(self.cpu.party, which, call);
@@ -495,6 +503,11 @@ impl<'c> Worker<'c> {
             record[at + i as usize] = answer_word(call, i);
         }
         world.note(self.cpu.party, || format!("answers call {call}: {status}"));
+        if world.plan.mutation == Mutation::DoneBeforeStamp && side + 1 == self.sides.len() {
+            let at = world.plan.work.progress().done + usize::from(begun.request.entry);
+            let mark = (self.page.clone(), at, position + 1);
+            *self.cpu.broken.done.borrow_mut() = Some(mark);
+        }
         let unmapped = self.sides[side].reply(begun, head, &mut record, &mut self.fx);
         if let Some(index) = unmapped
             && side + 1 == self.sides.len()
@@ -505,7 +518,7 @@ impl<'c> Worker<'c> {
         if !world.plan.gentle && world.chance(8) {
             self.change_its_mind();
         }
-        if world.chance(25) {
+        if !world.plan.keyed && world.chance(25) {
             self.change_rights();
         }
     }

@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 use trine::core::Os;
 use trine::director::core::Load;
-use trine::layout::{SessionShape, WorkShape};
+use trine::layout::{LEDGER_ENTRY, SessionShape, WorkShape};
 use trine::resource::Action;
 use trine::{Fault, Resource, Status, Unheld};
 
@@ -31,8 +31,10 @@ pub enum State {
     Runs,
     /// It sleeps until its bell rings, a message comes, or `until_ns`.
     Sleeps,
-    /// It has stopped in the middle; at `until_ns` its fate is decided.
+    /// It has stopped in the middle, and is taken for gone; at `until_ns` its fate is decided.
     Hangs,
+    /// It is stopped until `until_ns`, and nobody knows.
+    Stopped,
     /// The kernel has ended it; the runner unwinds it.
     Killed,
     /// It has ended.
@@ -168,6 +170,8 @@ pub struct Place {
     /// A director could not read its ledger, and does not know what it had: what it still runs may run beside what others
     /// are given.
     pub excused: Cell<bool>,
+    /// When a worker last stored to its progress page.
+    pub moved_ns: Cell<u64>,
     /// Sleeps in a row until a time that had passed.
     pub sleepless: Cell<u32>,
     pub waits_for: Cell<&'static str>,
@@ -225,6 +229,7 @@ impl World {
             connection: Cell::new(0),
             evicted: Cell::new(false),
             excused: Cell::new(false),
+            moved_ns: Cell::new(0),
             sleepless: Cell::new(0),
             waits_for: Cell::new(""),
             to_director: Mail::default(),
@@ -325,6 +330,28 @@ impl World {
         } else {
             self.places[to].rung.set(true);
         }
+    }
+
+    /// A worker stores to its page.
+    pub fn moves(&self, worker: usize) {
+        if self.stands_still(worker) {
+            self.saw(Seen::StoodStill);
+        }
+        self.places[worker].moved_ns.set(self.now_ns.get());
+    }
+
+    /// Whether a worker has stored nothing for as long as is watched. (Half of it: its store of a done mark is none
+    /// of the signs that the director goes by.)
+    fn stands_still(&self, worker: usize) -> bool {
+        let (moved_ns, now_ns) = (self.places[worker].moved_ns.get(), self.now_ns.get());
+        self.plan
+            .stall
+            .is_some_and(|stall| moved_ns > 0 && now_ns - moved_ns >= stall * self.plan.step_ns / 2)
+    }
+
+    /// Whether any has.
+    pub fn any_stands_still(&self) -> bool {
+        self.has_seen(Seen::StoodStill) || WORKERS.into_iter().any(|worker| self.stands_still(worker))
     }
 
     /// A worker will never go on, nor die: whoever waits for slots to come back waits in vain.
@@ -487,6 +514,17 @@ impl World {
     pub fn start_director(&self) {
         self.epoch.set(self.epoch.get() + 1);
         self.is_up.set(true);
+    }
+
+    /// Each entry of every ledger that a link leads to, by worker: whose it is, and where it lies.
+    pub fn ledgers(&self) -> impl Iterator<Item = (usize, Rc<Segment>, usize)> {
+        let at = self.plan.work.work();
+        let links: Vec<Linked> = self.links.borrow().values().cloned().collect();
+        let entries = move |linked: Linked| {
+            let words = (at.ledger..).step_by(LEDGER_ENTRY).take(self.plan.work.slots as usize);
+            words.map(move |word| (linked.party, linked.segment.clone(), word))
+        };
+        links.into_iter().flat_map(entries)
     }
 
     /// How long a party waits before it looks for a director again.
