@@ -10,7 +10,7 @@
 //! back only when the stamp is in, and nobody looks at the outcome. Everything the client decides by lies in its
 //! private memory; from the inbox it takes stamps and copies.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use super::group::Group;
 use crate::core::parking::{Bell, Parking};
@@ -141,7 +141,7 @@ pub struct ClientCore<M: Memory> {
     notices: u64,
     next_look: usize,
     /// Scatters, by name: see [`group`](super::group).
-    pub(super) groups: HashMap<u64, Group>,
+    pub(super) groups: BTreeMap<u64, Group>,
     /// Slots that scatters have given back.
     pub(super) freed: Vec<u32>,
     /// Whether a scatter, not a call, was named last.
@@ -178,7 +178,7 @@ impl<M: Memory> ClientCore<M> {
             one_way: 0,
             notices: 0,
             next_look: 0,
-            groups: HashMap::new(),
+            groups: BTreeMap::new(),
             freed: Vec::new(),
             named_group: false,
             outbox,

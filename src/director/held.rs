@@ -129,7 +129,8 @@ impl Parked {
             }
             return;
         }
-        let within: Vec<Span> = self.queues.keys().filter(|key| key.overlaps(span)).copied().collect();
+        let mut within: Vec<Span> = self.queues.keys().filter(|key| key.overlaps(span)).copied().collect();
+        within.sort_unstable(); // the same every time: a simulated bus can be run again
         within.iter().for_each(|key| self.wake(key));
     }
 
@@ -148,7 +149,8 @@ impl Parked {
 
     /// Looks at all queues in the next turn.
     pub fn wake_all(&mut self) {
-        let all: Vec<Span> = self.queues.keys().copied().collect();
+        let mut all: Vec<Span> = self.queues.keys().copied().collect();
+        all.sort_unstable();
         all.iter().for_each(|key| self.wake(key));
     }
 

@@ -15,7 +15,7 @@
 //! is in a ledger, no ticket of it was ever a part or none: it begins anew. Else who was to get what is lost: parts
 //! that a ledger names are settled like any call, all others have never begun, and end so.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::core::{DirectorCore, Effects, Peer};
 use super::held::Call;
@@ -52,7 +52,7 @@ struct Waiting {
 pub(super) struct Scatters {
     parts: HashMap<Call, Waiting>,
     /// By worker's key: parts that wait for it alone.
-    queues: HashMap<usize, VecDeque<Call>>,
+    queues: BTreeMap<usize, VecDeque<Call>>,
     /// Scatters that came before all workers had come back from under an earlier director.
     early: Vec<(usize, Vec<u32>)>,
 }

@@ -285,7 +285,7 @@ impl<'c> Client<'c> {
     /// A director that shows no sign of life while calls are open is left like one that is gone.
     fn watch_director(&mut self, now_ns: u64) {
         let (world, party) = (&self.cpu.world, self.cpu.party);
-        if world.plan.stall.is_none() || !self.attached || self.core.open() == 0 {
+        if !world.is_watched() || !self.attached || self.core.open() == 0 {
             self.sign.1 = u64::MAX;
             return;
         }

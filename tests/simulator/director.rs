@@ -16,6 +16,9 @@ use crate::simulator::memory::{Cpu, Role, Segment, Sim};
 use crate::simulator::plan::{CLIENTS, DIRECTOR, Mutation, PARTIES};
 use crate::simulator::world::{Linked, SimOs, State, ToDirector, ToPeer, World, name};
 
+/// So many sleeps in a row show that nothing will happen before the next timer: nobody watches from then on.
+const BEATS_MAX: u32 = 50;
+
 /// A session's memory and name.
 struct SessionPeer {
     key: usize,
@@ -182,6 +185,8 @@ struct Director<'c> {
     window_ends_ns: u64,
     /// When this turn began.
     turn_ns: u64,
+    /// Sleeps in a row from which it woke by itself alone, and found nothing.
+    beats: u32,
 }
 
 /// Runs a director until its machine is switched off.
@@ -210,7 +215,9 @@ pub fn run(cpu: &Cpu<'_>) {
         late_links: Vec::new(),
         window_ends_ns: 0,
         turn_ns: 0,
+        beats: 0,
     };
+    world.unwatched.set(false);
     if epoch > 1 {
         world.note(DIRECTOR, || format!("starts as number {epoch}"));
         world.saw(Seen::DirectorRestarted);
@@ -270,10 +277,17 @@ impl Party for Director<'_> {
         }
         world.load.set(load);
         // Whoever rings says so once for each sleep: it is not to be fallen asleep upon.
-        if rung { Turn::Busy } else { found }
+        let found = if rung { Turn::Busy } else { found };
+        if !matches!(found, Turn::Idle) {
+            self.beats = 0;
+            world.unwatched.set(false);
+        }
+        found
     }
 
     fn park(&mut self) {
+        self.beats += 1;
+        self.cpu.world.unwatched.set(self.beats > BEATS_MAX);
         self.cpu.world.parking.set(true);
         self.core.park();
         self.cpu.world.parking.set(false);
@@ -295,7 +309,7 @@ impl Director<'_> {
         let looks = |party: usize| {
             !matches!(world.places[party].state.get(), State::Absent | State::Killed | State::Ended)
         };
-        let watched = world.plan.stall.is_some() && CLIENTS.into_iter().any(looks);
+        let watched = world.is_watched() && CLIENTS.into_iter().any(looks);
         if watched { world.now_ns.get() + 400 * world.plan.step_ns } else { u64::MAX }
     }
 
@@ -316,6 +330,8 @@ impl Director<'_> {
                 }
                 let id = if resumed { id } else { self.next_id() };
                 world.referee.borrow_mut().named(outbox.session, id);
+                // One that was closed and forgotten within the window may come back to the same director.
+                [&outbox, &inbox].iter().for_each(|memory| memory.returned.set(false));
                 let identity = Identity::default();
                 let (o, i) = (cpu.map(&outbox), cpu.map(&inbox));
                 let attached = if resumed {

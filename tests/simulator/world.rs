@@ -196,6 +196,8 @@ pub struct World {
     pub closing: Cell<bool>,
     /// The director announces a sleep.
     pub parking: Cell<bool>,
+    /// Nothing happens: nobody looks whether the director lives.
+    pub unwatched: Cell<bool>,
     /// A worker will never move again, nor die.
     pub hung_for_ever: Cell<bool>,
     /// Slots that somebody waits for may never come back.
@@ -245,6 +247,7 @@ impl World {
             bells: Default::default(),
             closing: Cell::new(false),
             parking: Cell::new(false),
+            unwatched: Cell::new(false),
             hung_for_ever: Cell::new(false),
             slots_lost: Cell::new(false),
             missed: Cell::new(false),
@@ -330,6 +333,11 @@ impl World {
         } else {
             self.places[to].rung.set(true);
         }
+    }
+
+    /// Whether clients watch the director's signs of life.
+    pub fn is_watched(&self) -> bool {
+        self.plan.stall.is_some() && !self.unwatched.get()
     }
 
     /// A worker stores to its page.

@@ -419,12 +419,19 @@ impl Rights {
         !claimed && self.grant_if_free(&Claim { worker, span })
     }
 
+    /// Spaces in which claims wait, in an order that is the same every time.
+    fn claimed(&self) -> Vec<Space> {
+        let mut spaces: Vec<Space> = self.claims.keys().copied().collect();
+        spaces.sort_unstable();
+        spaces
+    }
+
     /// Grants nothing from now on, or again: after a director's restart, workers that hold something may not have
     /// presented it yet. What is claimed meanwhile waits.
     pub fn withhold(&mut self, withheld: bool) {
         self.withheld = withheld;
         if !withheld {
-            let spaces: Vec<Space> = self.claims.keys().copied().collect();
+            let spaces = self.claimed();
             spaces.into_iter().for_each(|space| self.settle(space));
         }
     }
@@ -440,7 +447,7 @@ impl Rights {
         let changes = services != self.withheld_services;
         if changes {
             self.withheld_services = services;
-            let spaces: Vec<Space> = self.claims.keys().copied().collect();
+            let spaces = self.claimed();
             spaces.into_iter().for_each(|space| self.settle(space));
         }
         changes
@@ -541,7 +548,7 @@ impl Rights {
     /// A worker is dead: what it held is nobody's from now on. Costs as much as there are claims. Returns the services in
     /// which nothing is left.
     pub fn remove_worker(&mut self, worker: usize) -> Vec<usize> {
-        let spaces: Vec<Space> = self.claims.keys().copied().collect();
+        let spaces = self.claimed();
         for &space in &spaces {
             self.drop_claims(space, |claim| claim.worker == worker);
         }
