@@ -1,4 +1,5 @@
-//! What the resource table costs at scale: 10,000 services, 1,000,000 exclusively held resources.
+//! What the resource table costs at scale: 10,000 services, 1,000,000 exclusively held resources, and as many declared by
+//! one worker; and what calls notice of it while a worker changes that many on a real bus.
 //!
 //! Keys are asked for in a random order, so nearly every look-up misses the caches, as it would among a million live
 //! resources. The memory is what the process has more after acquiring them, said once, before the measurements.
@@ -9,6 +10,8 @@ use std::time::Instant;
 use criterion::{Criterion, criterion_group, criterion_main};
 use trine::director::table::Table;
 use trine::director::table::rights::Span;
+use trine::limits::RESOURCES_PER_CHANGE;
+use trine::resource::Action;
 use trine::{Key, Resource, ServiceOptions, Unheld};
 
 const SERVICES: usize = 10_000;
@@ -114,7 +117,6 @@ fn table(c: &mut Criterion) {
         });
     });
     c.bench_function("table/change of two keys", |b| {
-        use trine::resource::Action;
         let service = table.provided_by(0, "service-0").expect("provided");
         b.iter(|| {
             let keys = [(Action::Declare, Resource::from(1)), (Action::Declare, Resource::from(2))];
@@ -124,6 +126,110 @@ fn table(c: &mut Criterion) {
         });
     });
     sweep(&mut table);
+    declared(c);
+    calls_beside_changes();
+}
+
+/// A worker declares a million keys of a service, 128 at a time.
+fn declared(c: &mut Criterion) {
+    let mut table = Table::default();
+    let options = ServiceOptions::default().resource(u64::MAX);
+    table.provide_with(0, "service", 0, &["operation"], &options).expect("room");
+    let operation = table.open_route("service", "operation").expect("there");
+    let service = table.service_of("service").expect("there");
+    let provider = table.operation(operation).providers[0];
+    let (before, began, mut longest) = (resident(), Instant::now(), 0);
+    for first in (0..HELD as u64).step_by(RESOURCES_PER_CHANGE) {
+        let keys = first..(first + RESOURCES_PER_CHANGE as u64).min(HELD as u64);
+        let changes: Vec<_> = keys.map(|key| (Action::Declare, Resource::from(key * 7))).collect();
+        let changed = Instant::now();
+        table.change(0, service, &changes).expect("declared");
+        longest = longest.max(changed.elapsed().as_micros());
+    }
+    let each_ns = began.elapsed().as_nanos() as usize / HELD;
+    let bytes = (resident() - before) / HELD;
+    println!(
+        "{HELD} resources declared: {bytes} bytes each; {each_ns} ns for one, the longest change of {RESOURCES_PER_CHANGE} took {longest} us"
+    );
+    let mut state = 7_u64;
+    let keys: Vec<Key> = (0..1 << 20)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            Key::number((state >> 33) % HELD as u64 * 7)
+        })
+        .collect();
+    let mut next = 0;
+    c.bench_function("table/does a worker speak for one of its 1,000,000 keys", |b| {
+        b.iter(|| {
+            next = (next + 1) & (keys.len() - 1);
+            black_box(table.covers(&provider, keys[next]))
+        });
+    });
+    let gone = Instant::now();
+    table.remove_worker(0);
+    println!("a worker with {HELD} declared keys goes: {} us", gone.elapsed().as_micros());
+}
+
+/// A client calls one worker, one call after the other, while another worker does nothing, declares a million keys, or
+/// acquires a million: how long its calls take. Each party is a thread of its own, over real sockets and segments.
+fn calls_beside_changes() {
+    use trine::{Bus, Changes, ClientOptions, Director, DirectorOptions, Until, WorkerOptions};
+    let folder = tempfile::tempdir().expect("a folder");
+    let bus = Bus::at(folder.path());
+    let director =
+        Director::new(&bus, DirectorOptions::default()).and_then(Director::spawn).expect("a director");
+    let worker = bus.worker(WorkerOptions::default()).expect("a worker");
+    worker.provide("echo", &["echo"]).expect("provided");
+    let stopper = worker.stopper();
+    let serving = std::thread::spawn(move || worker.serve(|request| request.reply(b"")));
+    let client = bus.client(ClientOptions::default()).expect("a client");
+    let echo = client.route("echo", "echo").expect("provided");
+    let calls_while = |what: &str, is_over: &dyn Fn() -> bool| {
+        let mut took_ns = Vec::new();
+        while !is_over() {
+            let began = Instant::now();
+            client.call(echo, b"").expect("an answer");
+            took_ns.push(began.elapsed().as_nanos() as u64);
+        }
+        took_ns.sort_unstable();
+        let at = |part: f64| took_ns[((took_ns.len() - 1) as f64 * part) as usize] as f64 / 1000.0;
+        let (p50, p99, p9999, most) = (at(0.5), at(0.99), at(0.9999), at(1.0));
+        println!(
+            "{} calls while another worker {what}: p50 {p50:.1} us, p99 {p99:.1}, p99.99 {p9999:.1}, the longest {most:.1}",
+            took_ns.len()
+        );
+    };
+    let began = Instant::now();
+    calls_while("does nothing", &|| began.elapsed().as_secs() >= 2);
+    for acquires in [false, true] {
+        let changing = {
+            let bus = bus.clone();
+            std::thread::spawn(move || {
+                let worker = bus.worker(WorkerOptions::default()).expect("a worker");
+                let options = ServiceOptions::default().resource(u64::MAX).exclusive(Unheld::Error);
+                worker.provide_with("million", &["get"], options).expect("provided");
+                let began = Instant::now();
+                for first in (0..HELD as u64 - 1).step_by(RESOURCES_PER_CHANGE) {
+                    let keys = first..(first + RESOURCES_PER_CHANGE as u64).min(HELD as u64 - 1);
+                    let changes = keys.fold(Changes::new(), |changes, key| match acquires {
+                        true => changes.acquire(key),
+                        false => changes.declare(key),
+                    });
+                    worker.change("million", changes).expect("within the quota");
+                    // It is told of each right that it gets.
+                    let _ = worker.next(Until::Now);
+                }
+                println!("  (it took {} ms)", began.elapsed().as_millis());
+            })
+        };
+        let what = if acquires { "acquires 1,000,000 keys" } else { "declares 1,000,000 keys" };
+        calls_while(what, &|| changing.is_finished());
+        changing.join().expect("no panic");
+    }
+    stopper.stop();
+    let _ = serving.join();
+    drop(client);
+    director.stop().expect("stopped");
 }
 
 /// A worker that held a sixteenth of all dies: how long the longest slice of sweeping takes.

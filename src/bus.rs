@@ -28,10 +28,14 @@ pub struct Bus {
     name: Option<String>,
     folder: PathBuf,
     socket: PathBuf,
+    /// A user whose director is trusted, beside this process's own and root.
+    director: Option<u32>,
 }
 
 /// The socket's name in a bus's folder.
 const SOCKET: &str = "socket";
+/// Names the user whose director is trusted, for every bus of this process.
+const DIRECTOR: &str = "TRINE_DIRECTOR_UID";
 /// Where the system's own buses are.
 const SYSTEM: &str = "/run/trine";
 
@@ -56,11 +60,29 @@ impl Bus {
         let path = path.as_ref();
         // A bus is the same one after a change of directory. An empty path stays one, and fails where it is used.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.into());
+        let director = trusted(|variable| std::env::var_os(variable));
         if path.is_dir() {
-            return Bus { name: None, socket: path.join(SOCKET), folder: path };
+            return Bus { name: None, socket: path.join(SOCKET), folder: path, director };
         }
         let folder = path.parent().unwrap_or(Path::new("/")).into();
-        Bus { name: None, folder, socket: path }
+        Bus { name: None, folder, socket: path, director }
+    }
+
+    /// The same bus, whose director may be this user's. Else it has to be this process's own user, or root: a director
+    /// sees every request, chooses who answers, and learns its clients' memory, so nobody is taken for one by where its
+    /// socket lies. The environment variable `TRINE_DIRECTOR_UID` says the same for every bus of a process.
+    ///
+    /// ```
+    /// let bus = trine::Bus::at("/srv/trine/store").trusting(4711);
+    /// ```
+    pub fn trusting(mut self, uid: u32) -> Bus {
+        self.director = Some(uid);
+        self
+    }
+
+    /// Whether a director of this user is one to talk to.
+    pub(crate) fn trusts(&self, uid: u32) -> bool {
+        uid == 0 || uid == nix::unistd::geteuid().as_raw() || self.director == Some(uid)
     }
 
     /// Connects a client. Blocks for two round trips on a socket.
@@ -140,7 +162,8 @@ impl Bus {
     /// The bus of a name that is known to be one, in the folder of all buses.
     pub(crate) fn in_base(name: &str, base: &Path) -> Bus {
         let folder = base.join(name);
-        Bus { name: Some(name.into()), socket: folder.join(SOCKET), folder }
+        let director = trusted(|variable| std::env::var_os(variable));
+        Bus { name: Some(name.into()), socket: folder.join(SOCKET), folder, director }
     }
 }
 
@@ -171,6 +194,11 @@ fn check(name: &str) -> Result<(), &'static str> {
         }
         _ => Ok(()),
     }
+}
+
+/// The user whose director the environment says is trusted.
+fn trusted(variable: impl Fn(&str) -> Option<OsString>) -> Option<u32> {
+    variable(DIRECTOR)?.to_str()?.parse().ok()
 }
 
 /// The folder in which this user's buses lie.
@@ -231,6 +259,19 @@ mod tests {
         assert_eq!(base(&[], me).unwrap(), users.path().join(me.to_string()).join("trine"));
         if me != 4711 {
             assert!(matches!(base(&[], 4711), Err(Error::NoRuntimeFolder)), "another user's folder");
+        }
+    }
+
+    #[test]
+    fn a_director_is_trusted_for_its_user() {
+        let (bus, own) = (Bus::at("/nowhere/socket"), nix::unistd::geteuid().as_raw());
+        assert!(bus.trusts(0) && bus.trusts(own));
+        assert!(!bus.trusts(own + 1));
+        let bus = bus.trusting(own + 1);
+        assert!(bus.trusts(0) && bus.trusts(own) && bus.trusts(own + 1) && !bus.trusts(own + 2));
+        assert_eq!(trusted(|_| Some("4711".into())), Some(4711));
+        for wrong in ["", "-1", "4294967296", "nobody"] {
+            assert_eq!(trusted(|_| Some(wrong.into())), None, "{wrong:?}");
         }
     }
 

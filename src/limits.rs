@@ -57,9 +57,7 @@ pub const SERVICES_MAX: usize = 65_536;
 /// Resources in one change of what a worker declares or holds: they travel in one control message, which is what
 /// makes a change atomic, and are worked through in one turn of the director.
 pub const RESOURCES_PER_CHANGE: usize = 128;
-/// Keys that a worker declares in one service, and resources that it holds in all.
-pub const RESOURCES_PER_WORKER: usize = 1_000_000;
-/// Ranges that a worker declares in one service: a change copies them.
+/// Ranges and shares that a worker declares in one service: a change copies them, and a call looks through the shares.
 pub const RANGES_MAX: usize = 1024;
 /// Claims to exclusive rights that wait for a hand-over: each hand-over looks through those of its service.
 pub const CLAIMS_MAX: usize = 1024;

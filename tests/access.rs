@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use trine::access::{Asker, KeyRule, Otherwise, Pattern, Rule, Rules, ServiceRule, Topic, Verb};
+use trine::access::{
+    Asker, DomainRule, KeyRule, Otherwise, Pattern, Rule, Rules, ServiceRule, Topic, Verb, Who,
+};
 use trine::{
     Bus, Client, ClientOptions, Director, DirectorHandle, DirectorOptions, Error, Event, KeyText, Policy,
     Route, ServiceOptions, Status, Stopper, Unheld, Until, Worker, WorkerOptions,
@@ -79,6 +81,11 @@ fn rule(allow: bool, verb: Verb, service: &str) -> Rule {
         services: vec![Pattern::Exact(service.into())],
         ..Rule::default()
     }
+}
+
+/// About the service `kv`.
+fn service(rule: ServiceRule) -> ServiceRule {
+    ServiceRule { origin: "line 9".into(), name: "kv".into(), ..rule }
 }
 
 fn with(rules: &[Rule]) -> Rules {
@@ -217,7 +224,7 @@ fn a_worker_loses_services_and_rights_that_it_may_not_have() {
 fn an_explanation_is_what_happens() {
     let policies = [Policy::Jbsq, Policy::RoundRobin, Policy::Affinity, Policy::LeastOutstanding];
     let rules = |policy| Rules {
-        services: vec![ServiceRule { origin: "line 9".into(), name: "kv".into(), policy: Some(policy) }],
+        services: vec![service(ServiceRule { policy: Some(policy), ..ServiceRule::default() })],
         rules: vec![Rule {
             keys: vec![KeyRule::Numbers { first: 5, last: 5 }],
             ..rule(false, Verb::Call, "kv")
@@ -288,6 +295,167 @@ fn an_explanation_names_the_holder_also_a_silent_one() {
     let get = client.route("kv", "get").expect("a route");
     let pending = client.request(get).key(7u64).submit(b"", Until::Forever).expect("a free slot");
     assert_eq!(pending.wait().err().expect("nobody serves it").status(), Status::NotHeld);
+}
+
+#[test]
+fn what_an_unheld_resource_means_is_changed_by_a_reload() {
+    let says = |unheld| Rules {
+        services: vec![service(ServiceRule { unheld, ..ServiceRule::default() })],
+        ..Rules::default()
+    };
+    let scene = Scene::new(says(None));
+    let worker = scene.worker(ServiceOptions::default().exclusive(Unheld::Error));
+    let client = scene.client();
+    let get = client.route("kv", "get").expect("a route");
+    assert_eq!(call(&client, get, 1), Err(Status::NotHeld), "as its worker says");
+    let submit = |key: u64| client.request(get).key(key).submit(b"", Until::Forever).expect("a slot");
+    let waiting = || scene.bus.inspect().expect("rows").sessions[0].waiting;
+    // What waits ends as it is said later.
+    scene.reload(Ok(says(Some(Unheld::Wait)))).expect("rules");
+    let (one, two) = (submit(1), submit(2));
+    eventually("both wait", || waiting() == 2);
+    let told = scene.bus.explain(me(), "kv", "get", Some(KeyText::Number(1))).expect("an explanation");
+    assert_eq!((told.status, told.worker), (Status::Ok, None), "{told:#?}");
+    assert!(
+        told.findings.iter().any(|f| f.origin == "line 9" && f.text.starts_with("unheld: calls wait")),
+        "{told:#?}"
+    );
+    scene.reload(Ok(says(Some(Unheld::Error)))).expect("rules");
+    assert_eq!(
+        [one, two].map(|p| p.wait().map_or_else(|e| e.status(), |_| Status::Ok)),
+        [Status::NotHeld; 2]
+    );
+    scene.reload(Ok(says(Some(Unheld::Wait)))).expect("rules");
+    let three = submit(3);
+    eventually("it waits", || waiting() == 1);
+    scene.reload(Ok(says(Some(Unheld::Offer)))).expect("rules");
+    assert_eq!(u64::from(three.wait().expect("its worker is made the holder").worker()), worker.id);
+    // What was said is said no more.
+    scene.reload(Ok(says(None))).expect("rules");
+    assert_eq!([3, 4].map(|key| call(&client, get, key)), [Ok(()), Err(Status::NotHeld)]);
+    // And where resources are not exclusive it means nothing.
+    let open = scene.bus.worker(WorkerOptions::default()).expect("a worker");
+    open.provide("open", &["get"]).expect("it may");
+    let about_open =
+        ServiceRule { name: "open".into(), unheld: Some(Unheld::Error), ..ServiceRule::default() };
+    scene.reload(Ok(Rules { services: vec![about_open], ..Rules::default() })).expect("rules");
+    let _open = Serving::start(open);
+    let get = client.route("open", "get").expect("a route");
+    assert_eq!(call(&client, get, 1), Ok(()));
+}
+
+#[test]
+fn a_service_moves_to_another_domain_with_the_user_that_a_reload_puts_there() {
+    let of = |label: &str| {
+        let (label, origin) = (label.to_owned(), format!("the line of {label}"));
+        Rules { domains: vec![DomainRule { origin, label, members: vec![Who::Owner] }], ..Rules::default() }
+    };
+    let scene = Scene::new(of("old"));
+    let mut worker = scene.worker(ServiceOptions::default());
+    // One that keeps a call, and so does not leave at once.
+    let keeper = scene.bus.worker(WorkerOptions::default()).expect("a worker");
+    keeper.provide("kept", &["get"]).expect("it may");
+    let client = scene.client();
+    let (get, kept) =
+        (client.route("kv", "get").expect("a route"), client.route("kept", "get").expect("a route"));
+    assert_eq!(call(&client, get, 1), Ok(()));
+    let sessions = || scene.bus.inspect().expect("rows").sessions.len();
+    let before = sessions();
+    let pending = client.request(kept).submit(b"", Until::Forever).expect("a slot");
+    let request = keeper.next(Until::after(PATIENCE)).expect("a director").expect("a request");
+
+    scene.reload(Ok(of("new"))).expect("rules");
+    // Who was asked to drain leaves by itself; what it has it answers.
+    eventually("the idle worker has left", || worker.thread.as_ref().is_none_or(|t| t.is_finished()));
+    assert_eq!(call(&client, get, 2), Err(Status::NoWorker), "nobody provides it, and it did not run");
+    let newcomer = scene.bus.worker(WorkerOptions::default()).expect("a worker");
+    let refused = newcomer.provide("kept", &["get"]).expect_err("it is the old domain's still");
+    assert_eq!(refused.status(), Status::PermissionDenied);
+    let text = refused.to_string();
+    assert!(text.contains("in the trust domain") && text.contains("this is new"), "{text}");
+    let _ = request.reply(b"before it goes");
+    assert_eq!(pending.wait().expect("answered by who had it").bytes().to_vec(), b"before it goes");
+    assert!(matches!(keeper.next(Until::after(PATIENCE)), Err(Error::Drained)));
+    drop(keeper);
+    eventually("the old one is gone", || newcomer.provide("kept", &["get"]).is_ok());
+    newcomer.provide("kv", &["get"]).expect("nobody else does");
+    worker = Serving::start(newcomer);
+    // The same routes, and another session behind them.
+    let ends: Vec<_> = (0..3).map(|key| call(&client, get, key)).collect();
+    assert!(ends[..2].iter().all(|end| matches!(end, Ok(()) | Err(Status::NoWorker))), "{ends:?}");
+    assert_eq!(ends[2], Ok(()), "{ends:?}");
+    eventually("and so for the other", || call(&client, kept, 1) == Ok(()));
+    assert_eq!(sessions(), before + 1, "one for the new domain");
+    let told = scene.bus.explain(me(), "kv", "get", None).expect("an explanation");
+    let domain = told.findings.iter().find(|f| f.topic == Topic::Domain).expect("it has one");
+    assert!(domain.text.contains("domain new") && domain.origin == "the line of new", "{domain:?}");
+    drop(worker);
+}
+
+/// What this process has logged as a warning.
+struct Log;
+
+static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+impl tracing::Subscriber for Log {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::WARN
+    }
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Line(String);
+        impl tracing::field::Visit for Line {
+            fn record_debug(&mut self, _: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                self.0 += &format!("{value:?} ");
+            }
+        }
+        let mut line = Line(String::new());
+        event.record(&mut line);
+        LOG.lock().expect("no panic").push(line.0);
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[test]
+fn each_denial_is_an_error_a_count_and_one_line_in_the_log() {
+    tracing::subscriber::set_global_default(Log).expect("the only one in these tests");
+    let denied = [Verb::Call, Verb::Provide, Verb::Acquire];
+    let services = ["not-to-call", "not-to-provide", "not-to-hold"];
+    let rules: Vec<Rule> = denied.iter().zip(services).map(|(&verb, name)| rule(false, verb, name)).collect();
+    let scene = Scene::new(with(&rules));
+    let worker = scene.bus.worker(WorkerOptions::default()).expect("a worker");
+    worker.provide(services[0], &["get"]).expect("it may");
+    let exclusive = ServiceOptions::default().exclusive(Unheld::Error);
+    worker.provide_with(services[2], &["get"], exclusive).expect("it may");
+    let client = scene.client();
+    for _ in 0..3 {
+        let errors = [
+            client.route(services[0], "get").map(drop).expect_err("it may not"),
+            worker.provide(services[1], &["get"]).map(drop).expect_err("it may not"),
+            worker.acquire(services[2], 7u64).map(drop).expect_err("it may not"),
+        ];
+        for (error, verb) in errors.into_iter().zip(denied) {
+            assert_eq!(error.status(), Status::PermissionDenied);
+            assert!(error.to_string().contains(&format!("(line about {verb})")), "{error}");
+        }
+    }
+    assert_eq!(worker.holds(services[2]), []);
+    let counted = scene.bus.inspect().expect("rows").denied;
+    for (verb, service) in denied.into_iter().zip(services) {
+        let counts = counted.iter().filter(|(d, _)| (d.verb, &*d.service) == (verb, service));
+        assert_eq!(counts.map(|&(_, count)| count).collect::<Vec<_>>(), [3], "{verb}: {counted:?}");
+        // The director logs at the end of its turn.
+        let lines = || LOG.lock().expect("no panic").iter().filter(|line| line.contains(service)).count();
+        eventually(service, || lines() > 0);
+        assert_eq!(lines(), 1, "{verb}: {:?}", LOG.lock().expect("no panic"));
+    }
 }
 
 #[test]

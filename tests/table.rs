@@ -427,3 +427,29 @@ fn rights_end_with_their_director_and_declarations_do_not() {
     assert!(worker.order(|worker| worker.acquire("store", 3)).expect("granted"));
     assert_eq!(ask(&client, who, 3), Ok("it".into()));
 }
+
+#[test]
+fn who_has_withdrawn_everything_speaks_for_nothing_after_a_restart_too() {
+    let mut rig = Rig::new();
+    let worker = Serving::named(&rig.bus, "it", ServiceOptions::default().resource(7));
+    worker.order(|worker| worker.change("store", Changes::new().withdraw(7))).expect("withdrawn");
+    let client = rig.client();
+    let who = client.route("store", "who").expect("provided");
+    assert_eq!(ask(&client, who, 7), Err(Status::NoWorker));
+    rig.director.take().expect("running").stop().expect("stopped");
+    rig.start();
+    let client = rig.client();
+    let until = std::time::Instant::now() + Duration::from_secs(20);
+    let who = loop {
+        match client.route("store", "who") {
+            Ok(route) => break route,
+            Err(error) => assert!(std::time::Instant::now() < until, "it does not come back: {error}"),
+        }
+    };
+    // A change waits for what it was telling.
+    worker.order(|worker| worker.change("store", Changes::new().declare(8))).expect("declared");
+    for key in [7, 9] {
+        assert_eq!(ask(&client, who, key), Err(Status::NoWorker));
+    }
+    assert_eq!(ask(&client, who, 8), Ok("it".into()));
+}

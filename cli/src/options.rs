@@ -21,15 +21,19 @@ pub struct BusOptions {
     /// The bus, by path: its folder, or its socket. Goes before --bus.
     #[arg(long, global = true, value_name = "DIR|SOCKET")]
     path: Option<PathBuf>,
+    /// Trust a director of this user, too: else it has to be yours, or root's.
+    #[arg(long, global = true, env = "TRINE_DIRECTOR_UID", value_name = "UID")]
+    director_uid: Option<u32>,
 }
 
 impl BusOptions {
     /// The bus that was asked for.
     pub fn bus(&self) -> Result<Bus, trine::Error> {
-        match &self.path {
-            Some(path) => Ok(Bus::at(path)),
-            None => Bus::named(&self.bus),
-        }
+        let bus = match &self.path {
+            Some(path) => Bus::at(path),
+            None => Bus::named(&self.bus)?,
+        };
+        Ok(self.director_uid.into_iter().fold(bus, Bus::trusting))
     }
 }
 

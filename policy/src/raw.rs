@@ -32,6 +32,7 @@ pub struct Quotas {
     pub descriptors: Option<Quota>,
     pub routes: Option<Quota>,
     pub held_keys: Option<Quota>,
+    pub declared_keys: Option<Quota>,
     pub waiting_calls: Option<Quota>,
     pub worker_reserve: Option<Spanned<u64>>,
 }
@@ -69,6 +70,7 @@ pub struct Domain {
 #[serde(deny_unknown_fields)]
 pub struct Service {
     pub policy: Option<Spanned<String>>,
+    pub unheld: Option<Spanned<String>>,
 }
 
 /// One value, or a list of them; each with its place in the file, where it is one of a list.

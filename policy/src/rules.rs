@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use toml::Spanned;
-use trine::Policy;
 use trine::access::{
     DomainRule, KeyRule, Otherwise, Pattern, Rule, Rules, ServiceRule, Verb, Who, check_name,
 };
 use trine::director::quota::{Counted, QuotaRules};
+use trine::{Policy, Unheld};
 
 use crate::raw::{self, Atom, List};
 use crate::{People, RULES_MAX};
@@ -68,8 +68,9 @@ pub fn rules(raw: raw::File, origin: &dyn Fn(usize) -> String, people: &dyn Peop
     for (service, raw) in raw.services {
         let (at, service) = (service.span().start, service.into_inner());
         name(at, "service", &service)?;
-        let policy = raw.into_inner().policy.map(policy).transpose()?;
-        rules.services.push(ServiceRule { origin: origin(at), name: service, policy });
+        let raw::Service { policy: raw_policy, unheld: raw_unheld } = raw.into_inner();
+        let (policy, unheld) = (raw_policy.map(policy).transpose()?, raw_unheld.map(unheld).transpose()?);
+        rules.services.push(ServiceRule { origin: origin(at), name: service, policy, unheld });
     }
     rules.quotas = quotas(raw.quotas)?;
     Ok(rules)
@@ -83,6 +84,7 @@ fn quotas(raw: raw::Quotas) -> Result<QuotaRules, Wrong> {
         (Counted::Descriptors, raw.descriptors),
         (Counted::Routes, raw.routes),
         (Counted::HeldKeys, raw.held_keys),
+        (Counted::DeclaredKeys, raw.declared_keys),
         (Counted::WaitingCalls, raw.waiting_calls),
     ];
     let some = |value: Option<Spanned<u64>>| match value {
@@ -279,6 +281,18 @@ fn policy(raw: Spanned<String>) -> Result<Policy, Wrong> {
         "least-outstanding" => Ok(Policy::LeastOutstanding),
         other => {
             let all = "\"jbsq\", \"round-robin\", \"affinity\" and \"least-outstanding\"";
+            Err((raw.span().start, format!("{:?} is none of {all}", shown(other))))
+        }
+    }
+}
+
+fn unheld(raw: Spanned<String>) -> Result<Unheld, Wrong> {
+    match &**raw.get_ref() {
+        "wait" => Ok(Unheld::Wait),
+        "error" => Ok(Unheld::Error),
+        "offer" => Ok(Unheld::Offer),
+        other => {
+            let all = "\"wait\", \"error\" and \"offer\"";
             Err((raw.span().start, format!("{:?} is none of {all}", shown(other))))
         }
     }

@@ -51,7 +51,9 @@ fn the_documentations_example_is_a_policy() {
         (&*rules.domains[0].label, &rules.domains[0].members[..]),
         ("media", &[Who::Uid(65534), Who::Uid(4711)][..])
     );
-    assert_eq!((&*rules.services[0].name, rules.services[0].policy), ("kv", Some(trine::Policy::Affinity)));
+    let service = &rules.services[0];
+    assert_eq!((&*service.name, service.policy), ("kv", Some(trine::Policy::Affinity)));
+    assert_eq!(service.unheld, Some(trine::Unheld::Wait));
 }
 
 #[test]
@@ -179,6 +181,8 @@ const REFUSED: &[(&str, usize, &str)] = &[
     ("default = \"deny\"\n[domain.\"a b\"]\nuser = \"ann\"", 2, "is not a name"),
     ("default = \"deny\"\n[domain.a]\nuser = \"ann\"\n[domain.a]\nuser = \"bob\"", 4, "duplicate"),
     ("default = \"deny\"\n[service.kv]\npolicy = \"fastest\"", 3, "\"fastest\" is none of"),
+    ("default = \"deny\"\n[service.kv]\nunheld = \"drop\"", 3, "\"drop\" is none of"),
+    ("default = \"deny\"\n[service.kv]\nunheld = true", 3, "expected a string"),
     ("default = \"deny\"\n[service.kv]\nspeed = 1", 3, "unknown field `speed`"),
     ("default = \"deny\"\n[[rule]", 2, "expected `]`"),
 ];

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::{Domain, KeyRule, Otherwise, Pattern, Rule, Rules, ServiceRule, Verb, Who};
 use crate::intervals::Intervals;
-use crate::resource::{Key, Policy};
+use crate::resource::Key;
 
 /// Who asks for something, as the kernel says.
 #[derive(Clone, Copy, Debug, Default)]
@@ -238,16 +238,14 @@ impl Access {
         self.labels.get(&domain).map(|(_, origin)| origin.clone())
     }
 
-    /// How services are scheduled, whatever their workers say.
-    pub fn policies(&self) -> HashMap<Box<str>, Policy> {
-        let said = |rule: &ServiceRule| Some((rule.name.as_str().into(), rule.policy?));
-        self.services.iter().filter_map(said).collect()
+    /// What is said of services, by name.
+    pub fn services(&self) -> HashMap<Box<str>, ServiceRule> {
+        self.services.iter().map(|rule| (rule.name.as_str().into(), rule.clone())).collect()
     }
 
-    /// Where that was written.
-    pub fn policy_origin(&self, service: &str) -> Option<String> {
-        let rule = self.services.iter().find(|rule| rule.name == service && rule.policy.is_some())?;
-        Some(rule.origin.clone())
+    /// What is said of one.
+    pub fn service(&self, name: &str) -> Option<&ServiceRule> {
+        self.services.iter().find(|rule| rule.name == name)
     }
 
     /// Whether anybody else than the bus's own user, and root, may be allowed something.

@@ -18,7 +18,7 @@ mod compiled;
 use crate::director::quota::QuotaRules;
 use std::fmt;
 
-use crate::resource::Policy;
+use crate::resource::{Policy, Unheld};
 
 pub use compiled::{Access, Asker, Cause, Decision, KeyRules, Verdict};
 
@@ -169,7 +169,7 @@ pub struct DomainRule {
 }
 
 /// What is said of one service, whatever its workers say.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceRule {
     /// Where it was written.
     pub origin: String,
@@ -177,6 +177,8 @@ pub struct ServiceRule {
     pub name: String,
     /// How its calls are scheduled.
     pub policy: Option<Policy>,
+    /// What becomes of a call on a resource without a holder, where its workers say that resources are exclusive.
+    pub unheld: Option<Unheld>,
 }
 
 /// A trust domain, as a word that means the same to every director of every bus: a user's number, or, with the highest

@@ -24,12 +24,12 @@ pub(crate) fn greet(bus: &Bus, role: Role, within_ns: u64) -> Result<Channel, Er
 fn greet_once(bus: &Bus, role: Role, within_ns: u64) -> Result<Channel, Error> {
     let channel = Channel::connect(bus.socket())?;
     let director = Process::of_peer(channel.as_fd())?.identity;
-    let own = nix::unistd::geteuid().as_raw();
-    if director.uid != own && director.uid != 0 {
+    if !bus.trusts(director.uid) {
+        let (uid, own) = (director.uid, nix::unistd::geteuid());
         let message = format!(
-            "the director at {} is of uid {}, and you are uid {own}",
-            bus.socket().display(),
-            director.uid
+            "the director at {} is of uid {uid}, and you are uid {own}: if you trust it, say so, \
+             with Bus::trusting or TRINE_DIRECTOR_UID={uid}",
+            bus.socket().display()
         );
         return Err(Error::Refused { status: Status::PermissionDenied, message });
     }

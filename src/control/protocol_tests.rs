@@ -596,7 +596,6 @@ fn limits_are_all_there() {
         SESSIONS_MAX,
         SERVICES_MAX,
         RESOURCES_PER_CHANGE,
-        RESOURCES_PER_WORKER,
         RANGES_MAX,
         CLAIMS_MAX,
         NAMED_KEYS_MAX,

@@ -55,6 +55,7 @@ impl<M: Memory> DirectorCore<M> {
     ) -> Status {
         let Some(session) = self.sessions.get_mut(key) else { return Status::Fault };
         if number >= limits::ROUTES_MAX {
+            self.refusal = format!("a route's number may be up to {}", limits::ROUTES_MAX - 1);
             return Status::Busy;
         }
         let opened = session.route(number).map(|route| route.operation);
@@ -80,7 +81,7 @@ impl<M: Memory> DirectorCore<M> {
         if session.republishing {
             self.accounts.charge_anyway(&charge);
         } else if let Err(exceeded) = self.accounts.charge(&charge) {
-            self.exceeded = Some(exceeded);
+            self.refusal = exceeded.to_string();
             return Status::Busy;
         }
         let found = self.table.open_route(service, operation);
@@ -182,6 +183,14 @@ impl<M: Memory> DirectorCore<M> {
         if !self.may_provide(worker, service, operations) {
             return Status::PermissionDenied;
         }
+        let more = options.resources.len().saturating_sub(self.table.declared_in(worker, service));
+        if !self.may_have_more(Counted::DeclaredKeys, worker, more) {
+            return Status::Busy;
+        }
+        if self.table.service_of(service).is_none() && self.table.services_len() >= limits::SERVICES_MAX {
+            self.refusal = format!("there may be {} services", limits::SERVICES_MAX);
+            return Status::Busy;
+        }
         self.held.wake_all();
         let was_exclusive = self.table.is_exclusive(service);
         match self.table.provide_with(worker, service, first, operations, options) {
@@ -196,7 +205,7 @@ impl<M: Memory> DirectorCore<M> {
                 }
                 Status::Ok
             }
-            Err(status) => status,
+            Err(status) => self.undeclarable(status),
         }
     }
 

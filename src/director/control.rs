@@ -482,6 +482,9 @@ impl Control {
             let Some(peer) = self.peers.get(&connection) else { return };
             // Whoever doesn't read the answers asks no more questions.
             let Some(channel) = peer.channel.as_ref().filter(|_| peer.unsent.is_empty()) else { return };
+            if self.link.to_data.is_full() {
+                return; // nor does anybody, faster than the data thread can answer; the rest stands in the socket
+            }
             let outcome = match channel.receive_message::<ToDirector>() {
                 Ok(Received::Nothing) => return,
                 Ok(Received::Message(message, descriptors)) => self.take(connection, message, descriptors),

@@ -16,7 +16,7 @@ use slab::Slab;
 use super::guard::Guard;
 use super::held::Parked;
 use super::late::Late;
-use super::quota::{Accounts, Exceeded, Quotas};
+use super::quota::{Accounts, Quotas};
 use super::recovery::Recovery;
 use super::scatter::Scatters;
 use super::schedule::Choice;
@@ -198,8 +198,6 @@ pub struct DirectorCore<M: Memory> {
     stopping: bool,
     /// Who has how many routes.
     pub(super) accounts: Accounts,
-    /// The quota for which something was refused last.
-    pub(super) exceeded: Option<Exceeded>,
     /// When to look who stands still.
     pub(super) watch_at_ns: u64,
     /// The first session whose open calls are looked at the next time.
@@ -233,7 +231,6 @@ impl<M: Memory> DirectorCore<M> {
             news: false,
             stopping: false,
             accounts: Accounts::new(settings.quotas, settings.owner),
-            exceeded: None,
             watch_at_ns: 0,
             audit_from: 0,
             dispatched: 0,
@@ -756,11 +753,6 @@ impl<M: Memory> DirectorCore<M> {
     /// Other quotas are in force. Whoever has more than he might get now keeps it.
     pub fn set_quotas(&mut self, quotas: Quotas) {
         self.accounts.set_quotas(quotas);
-    }
-
-    /// The quota for which the last BUSY was said; once.
-    pub fn take_exceeded(&mut self) -> Option<Exceeded> {
-        self.exceeded.take()
     }
 
     /// Who somebody is that is attached.

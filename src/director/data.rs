@@ -30,6 +30,8 @@ const GRACE_NS: u64 = 1_000_000_000;
 const DRAIN_NS: u64 = 5_000_000_000;
 /// Doorbells and deaths that one look into the epoll returns.
 const EVENTS: usize = 256;
+/// Messages worked through in one turn. The longest, a change of 128 resources, takes some ten microseconds.
+const MESSAGES: usize = 8;
 
 /// Tokens of the epoll: a kind, and a key or a connection.
 mod token {
@@ -234,12 +236,11 @@ impl Data {
     }
 
     fn take_messages(&mut self, now_ns: u64) -> bool {
-        let mut found = false;
-        while let Some(message) = self.shell.link.to_data.pop() {
-            found = true;
+        for n in 0..MESSAGES {
+            let Some(message) = self.shell.link.to_data.pop() else { return n > 0 };
             self.take_message(message, now_ns);
         }
-        found
+        true
     }
 
     fn take_message(&mut self, message: ToData, now_ns: u64) {
@@ -290,12 +291,8 @@ impl Data {
         let message = match status {
             Status::NoSuchService => format!("no worker provides a service {service:?}"),
             Status::NoSuchOperation => format!("the service {service:?} has no operation {operation:?}"),
-            Status::Busy => match self.core.take_exceeded() {
-                Some(exceeded) => exceeded.to_string(),
-                None => format!("a route's number may be up to {}", limits::ROUTES_MAX - 1),
-            },
             Status::Fault => format!("the session's route {route} leads elsewhere already"),
-            Status::PermissionDenied => self.core.last_refusal().into(),
+            Status::PermissionDenied | Status::Busy => self.core.last_refusal().into(),
             _ => String::new(),
         };
         self.shell.send(ToControl::Send(from, FromDirector::RouteOpened { route, status, message }));
@@ -344,10 +341,7 @@ impl Data {
     /// Answers a worker.
     fn provided(&mut self, to: Connection, status: Status) {
         let message = match status {
-            Status::PermissionDenied => self.core.last_refusal().into(),
-            Status::Busy => {
-                self.core.take_exceeded().map_or_else(String::new, |exceeded| exceeded.to_string())
-            }
+            Status::PermissionDenied | Status::Busy => self.core.last_refusal().into(),
             _ => String::new(),
         };
         self.shell.send(ToControl::Send(to, FromDirector::Provided { status, message }));

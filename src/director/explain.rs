@@ -95,8 +95,8 @@ impl<M: Memory> DirectorCore<M> {
             );
         }
         let policy = self.table.operation(operation).policy;
-        let origin =
-            self.guard.policy_origin(service).unwrap_or_else(|| "its workers, or the default".into());
+        let rule = self.guard.service(service).filter(|rule| rule.policy.is_some());
+        let origin = rule.map_or("its workers, or the default".into(), |rule| rule.origin.clone());
         found.add(Topic::Policy, None, policy_text(policy), origin);
         let unheld = self.table.operation(operation).unheld;
         let holder = match (key, unheld) {
@@ -228,8 +228,17 @@ impl<M: Memory> DirectorCore<M> {
                 found.add(Topic::Holder, None, text, RIGHTS);
                 found.end(Status::Ok, None, "it waits until that is known")
             }
+            Holder::Nobody if self.table.rights.is_withheld_in(service) && unheld != Unheld::Error => {
+                let text = "nobody, as far as is known: a worker that has not come back may still work on it";
+                found.add(Topic::Holder, None, text, RIGHTS);
+                found.end(Status::Ok, None, "it waits until that has ended")
+            }
             Holder::Nobody => {
                 found.add(Topic::Holder, None, "nobody holds it", RIGHTS);
+                let rule = self.guard.service(self.table.service_name(service));
+                let rule = rule.filter(|rule| rule.unheld.is_some());
+                let origin = rule.map_or("its workers".into(), |rule| rule.origin.clone());
+                found.add(Topic::Policy, None, unheld_text(unheld), origin);
                 self.explain_unheld(operation, span, unheld, now_ns, found)
             }
         }
@@ -246,10 +255,15 @@ impl<M: Memory> DirectorCore<M> {
         match unheld {
             Unheld::Error => found.end(Status::NotHeld, None, "it ends NOT_HELD, and does not run"),
             Unheld::Wait => found.end(Status::Ok, None, "it waits for a holder"),
+            Unheld::Offer if self.table.rights.is_claimed(&span) => {
+                found.end(Status::Ok, None, "it waits: somebody has asked for it, or for what it lies in")
+            }
             Unheld::Offer => match self.least_loaded(operation, &span, now_ns) {
                 Some(key) => {
-                    let id = self.workers.get(key).map_or(0, |worker| worker.id);
-                    found.end(Status::Ok, Some(id), format!("worker {id} is made the holder, and gets it"))
+                    let (id, room) = self.workers.get(key).map_or((0, false), |w| (w.id, w.has_room()));
+                    let then = if room { "gets it" } else { "it waits for room there" };
+                    let text = format!("worker {id} is made the holder, and {then}");
+                    found.end(Status::Ok, room.then_some(id), text)
                 }
                 None => found.end(Status::Ok, None, "it waits: nobody can be made the holder"),
             },
@@ -285,6 +299,14 @@ fn workers(count: usize) -> String {
         0 => "nobody now".into(),
         1 => "one worker".into(),
         count => format!("{count} workers"),
+    }
+}
+
+fn unheld_text(unheld: Unheld) -> &'static str {
+    match unheld {
+        Unheld::Wait => "unheld: calls wait for a holder",
+        Unheld::Error => "unheld: calls end NOT_HELD",
+        Unheld::Offer => "unheld: the provider with the fewest calls in its hands is made the holder",
     }
 }
 

@@ -15,7 +15,7 @@ use super::held::Call;
 use super::session::Passage;
 use super::table::rights::Span;
 use super::worker::Standing;
-use crate::access::{Access, Cause, Decision, Denial, Domain, Verb, Verdict};
+use crate::access::{Access, Cause, Decision, Denial, Domain, ServiceRule, Verb, Verdict};
 use crate::core::Memory;
 use crate::error::Status;
 use crate::layout::Request;
@@ -71,9 +71,9 @@ impl Guard {
         written.unwrap_or_else(|| "each user is one, unless the policy says otherwise".into())
     }
 
-    /// Where the policy says how a service is scheduled, if it does.
-    pub fn policy_origin(&self, service: &str) -> Option<String> {
-        self.access().and_then(|access| access.policy_origin(service))
+    /// What the policy says of a service, if it does.
+    pub fn service(&self, service: &str) -> Option<&ServiceRule> {
+        self.access().and_then(|access| access.service(service))
     }
 
     fn count(&mut self, denial: Denial) {
@@ -93,7 +93,8 @@ impl Guard {
 impl<M: Memory> DirectorCore<M> {
     /// New rules: what they take away is taken away in the next turns.
     pub fn set_access(&mut self, access: Arc<Access>) {
-        self.table.set_policies(access.policies());
+        self.table.set_rules(access.services());
+        self.held.wake_all();
         self.guard.access = Some(access);
         let sessions = self.sessions.iter().map(|(key, s)| Recheck::Session { key, id: s.id, route: 0 });
         let workers = self.workers.iter().map(|(key, w)| Recheck::Worker { key, id: w.id });

@@ -24,6 +24,7 @@ use super::worker::Standing;
 use crate::core::Memory;
 use crate::error::Status;
 use crate::layout::{Record, Request, flag};
+use crate::limits;
 use crate::resource::{Action, Key, Resource, Unheld};
 
 /// Calls given out of one queue, and queues looked at, in one turn.
@@ -574,7 +575,7 @@ impl<M: Memory> DirectorCore<M> {
         if !presents && !self.may_change(worker, service, changes) {
             return Status::PermissionDenied;
         }
-        if declares && let Err(status) = self.table.change(worker, service, changes) {
+        if declares && let Err(status) = self.declare(worker, service, changes) {
             return status;
         }
         let mut status = Status::Ok;
@@ -597,6 +598,30 @@ impl<M: Memory> DirectorCore<M> {
         status
     }
 
+    /// The part of a change that is about what a worker declares.
+    fn declare(
+        &mut self,
+        worker: usize,
+        service: usize,
+        changes: &[(Action, Resource)],
+    ) -> Result<(), Status> {
+        let change = self.table.plan(worker, service, changes).map_err(|status| self.undeclarable(status))?;
+        if !self.may_have_more(Counted::DeclaredKeys, worker, change.more) {
+            return Err(Status::Busy);
+        }
+        self.table.make(change);
+        Ok(())
+    }
+
+    /// Says why a declaration can't be made: BUSY has one reason.
+    pub(super) fn undeclarable(&mut self, status: Status) -> Status {
+        if status == Status::Busy {
+            let most = limits::RANGES_MAX;
+            self.refusal = format!("a worker may declare {most} ranges and shares of a service");
+        }
+        status
+    }
+
     /// Whether every right that a change names can be claimed or given back. What a worker presents again it is not
     /// refused for a quota's sake.
     fn check_rights(
@@ -607,10 +632,12 @@ impl<M: Memory> DirectorCore<M> {
         presents: bool,
     ) -> Status {
         let acquired = changes.iter().filter(|(action, _)| *action == Action::Acquire).count();
-        let has_room = |core: &mut Self| {
-            core.table.rights.has_room(worker, acquired) && core.may_hold_more(worker, acquired)
-        };
-        if !presents && !has_room(self) {
+        if !presents && !self.table.rights.has_room(acquired) {
+            let most = limits::CLAIMS_MAX;
+            self.refusal = format!("{most} claims may wait for a hand-over at a time");
+            return Status::Busy;
+        }
+        if !presents && !self.may_have_more(Counted::HeldKeys, worker, acquired) {
             return Status::Busy;
         }
         for &(action, resource) in changes {
@@ -619,6 +646,8 @@ impl<M: Memory> DirectorCore<M> {
                 (_, Some(span)) if span.first > span.last => return Status::BadResource,
                 (_, None) => return Status::BadResource,
                 (Action::Acquire, Some(span)) if !presents && !self.table.rights.is_claimable(&span) => {
+                    let most = limits::RESOURCES_PER_CHANGE;
+                    self.refusal = format!("what is acquired may meet {most} holdings");
                     return Status::Busy;
                 }
                 (Action::Acquire, Some(_)) => {}
@@ -629,26 +658,32 @@ impl<M: Memory> DirectorCore<M> {
         Status::Ok
     }
 
-    /// Whether a worker's process and user may hold so many resources more.
-    fn may_hold_more(&mut self, worker: usize, more: usize) -> bool {
-        let Some(own) = self.workers.get(worker).map(|w| w.identity) else { return false };
-        if more == 0 {
+    /// Whether a worker's process and user may hold, or declare, so many resources more. One that has come back and
+    /// has not told all yet is not refused what it had.
+    pub(super) fn may_have_more(&mut self, counted: Counted, worker: usize, more: usize) -> bool {
+        let Some(found) = self.workers.get(worker) else { return false };
+        if more == 0 || self.recovery.is_telling(found.id) {
             return true;
         }
-        let (mut usage, mut others) = (Usage::default(), HashSet::new());
+        let (own, mut usage, mut others) = (found.identity, Usage::default(), HashSet::new());
         for (key, w) in &self.workers {
-            let pieces = self.table.rights.pieces_of(key) as u64;
+            let has = match counted {
+                Counted::DeclaredKeys => self.table.declared_by(key),
+                _ => self.table.rights.pieces_of(key),
+            } as u64;
             if w.identity.uid == own.uid {
-                usage.user += pieces;
-                usage.process += if w.identity.pid == own.pid { pieces } else { 0 };
-            } else if pieces > 0 {
-                usage.others += pieces;
+                usage.user += has;
+                usage.process += if w.identity.pid == own.pid { has } else { 0 };
+            } else if has > 0 {
+                usage.others += has;
                 others.insert(w.identity.uid);
             }
         }
         usage.other_users = others.len() as u64;
-        let judged = self.accounts.judge(Counted::HeldKeys, own.uid, &usage, more as u64, 0);
-        self.exceeded = judged.err().or(self.exceeded.take());
+        let judged = self.accounts.judge(counted, own.uid, &usage, more as u64, 0);
+        if let Err(exceeded) = judged {
+            self.refusal = exceeded.to_string();
+        }
         judged.is_ok()
     }
 

@@ -12,6 +12,7 @@ use crate::layout::{HEAD, LINE, Record, Request, SessionShape, WorkShape, flag};
 use crate::limits::{self, PROTOCOL};
 use crate::memory::sealed::{self, Kind};
 use crate::memory::{Among, Doorbell, Rw};
+use crate::resource::Action;
 use crate::waiting::now_ns;
 use crate::{Bus, Client, ClientOptions, Director, DirectorHandle, DirectorOptions, Error, Route, Status};
 use crate::{Stopper, WorkerOptions};
@@ -468,6 +469,60 @@ fn a_worker_that_refused_a_session_is_asked_again() {
 
 fn worker_has_heard(worker: &Channel) -> bool {
     worker.wait_readable(0).unwrap() == crate::control::socket::Waited::Readable
+}
+
+/// A worker changes what it declares as fast as its socket takes it, and reads every answer.
+#[test]
+fn a_flood_of_changes_holds_up_no_call() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let place = Place::new();
+    let worker = place.greet(Role::Worker);
+    let shape = WorkShape { slots: 4 };
+    let bytes = shape.progress().words as u64 * 8;
+    let (_page, page) = sealed::create("trine progress page", bytes, bytes, Kind::WriterOnly).unwrap();
+    let bell = Doorbell::new().unwrap();
+    let open = ToDirector::OpenWorker { worker: 0, credential: [0; 2], taken: 0, holds: false, shape };
+    say(&worker, &open, &[page.as_fd(), bell.as_fd()]);
+    assert!(matches!(hear(&worker), Some(FromDirector::WorkerOpened { .. })));
+    let (service, operation) = (Name::new("s", "flood").unwrap(), Name::new("o", "o").unwrap());
+    let provide = ToDirector::Provide { service: service.clone(), first: 0, operations: vec![operation] };
+    say(&worker, &provide, &[]);
+    assert!(matches!(hear(&worker), Some(FromDirector::Provided { status: Status::Ok, .. })));
+    let flooding = &AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let (mut sent, mut heard) = (0u64, 0u64);
+            while flooding.load(Ordering::Relaxed) || heard < sent {
+                // Half of them declare, half withdraw: so the quota is never reached.
+                let (action, first) = match sent % 2 {
+                    0 => (Action::Declare, sent / 2),
+                    _ => (Action::Withdraw, sent / 2),
+                };
+                let keys = (0..limits::RESOURCES_PER_CHANGE as u64).map(|n| first * 128 + n);
+                let changes = keys.map(|key| (action, key.into())).collect();
+                let mut bytes = Vec::new();
+                ToDirector::Change { service: service.clone(), changes }.encode(&mut bytes);
+                if flooding.load(Ordering::Relaxed) && worker.send(&bytes, &[]).is_ok() {
+                    sent += 1;
+                }
+                while let Ok(Received::Message(message, _)) = worker.receive_message::<FromDirector>() {
+                    let fine = matches!(message, FromDirector::Provided { status: Status::Ok, .. });
+                    assert!(fine, "{message:?}");
+                    heard += 1;
+                }
+            }
+            println!("{heard} changes of 128 keys");
+            assert!(heard > 100, "no flood: {heard}");
+        });
+        let mut longest = Duration::ZERO;
+        for _ in 0..2000 {
+            let began = Instant::now();
+            place.others_are_right(1);
+            longest = longest.max(began.elapsed());
+        }
+        println!("the longest of 2,000 calls took {longest:?}");
+        flooding.store(false, Ordering::Relaxed);
+    });
 }
 
 /// Where a director in a process of its own begins; run by itself it does nothing.

@@ -223,6 +223,9 @@ pub enum ToControl {
     Finished,
 }
 
+/// Messages in one direction beyond which no peer is read from: some milliseconds of work.
+const FULL: usize = 512;
+
 /// One direction.
 pub struct Queue<T> {
     items: SegQueue<T>,
@@ -244,6 +247,11 @@ impl<T> Queue<T> {
     #[inline]
     pub fn pop(&self) -> Option<T> {
         if self.items.is_empty() { None } else { self.items.pop() }
+    }
+
+    /// Whether more is on its way than is good for the memory that it takes, and for those who wait behind it.
+    pub fn is_full(&self) -> bool {
+        self.items.len() >= FULL
     }
 
     /// What the receiver sleeps on: edge-triggered.

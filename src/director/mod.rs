@@ -33,7 +33,7 @@ pub mod quota;
 pub mod recovery;
 pub(crate) mod rows;
 pub mod scatter;
-mod schedule;
+pub mod schedule;
 pub mod session;
 pub mod table;
 mod watch;

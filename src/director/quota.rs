@@ -38,14 +38,16 @@ pub enum Counted {
     Descriptors,
     /// Routes that sessions have opened.
     Routes,
-    /// Counteds that workers hold exclusively.
+    /// Resources that workers hold exclusively: keys, and ranges of them.
     HeldKeys,
+    /// Resources that workers declare, where they don't speak for all of a service.
+    DeclaredKeys,
     /// Calls that may wait at the director: the slots of all sessions.
     WaitingCalls,
 }
 
 /// How many kinds there are.
-const COUNT: usize = 7;
+const COUNT: usize = 8;
 
 impl Counted {
     const ALL: [Counted; COUNT] = [
@@ -55,6 +57,7 @@ impl Counted {
         Counted::Descriptors,
         Counted::Routes,
         Counted::HeldKeys,
+        Counted::DeclaredKeys,
         Counted::WaitingCalls,
     ];
 
@@ -67,6 +70,7 @@ impl Counted {
             Counted::Descriptors => "descriptors",
             Counted::Routes => "routes",
             Counted::HeldKeys => "held_keys",
+            Counted::DeclaredKeys => "declared_keys",
             Counted::WaitingCalls => "waiting_calls",
         }
     }
@@ -97,6 +101,8 @@ pub struct Quotas {
     pub routes: Quota,
     /// See [`Counted::HeldKeys`].
     pub held_keys: Quota,
+    /// See [`Counted::DeclaredKeys`].
+    pub declared_keys: Quota,
     /// See [`Counted::WaitingCalls`].
     pub waiting_calls: Quota,
     /// For so many workers descriptors are kept back from sessions, whoever the workers are.
@@ -112,7 +118,8 @@ impl Default for Quotas {
             segment_bytes: quota(16 << 40, 2 << 40),
             descriptors: quota(0, u64::MAX),
             routes: quota(1 << 20, 1 << 18),
-            held_keys: quota(4_000_000, 2_000_000),
+            held_keys: quota(4_000_000, 1_000_000),
+            declared_keys: quota(4_000_000, 1_000_000),
             waiting_calls: quota(1 << 21, 1 << 19),
             worker_reserve: 16,
         }
@@ -128,6 +135,7 @@ impl Quotas {
             Counted::Descriptors => &mut self.descriptors,
             Counted::Routes => &mut self.routes,
             Counted::HeldKeys => &mut self.held_keys,
+            Counted::DeclaredKeys => &mut self.declared_keys,
             Counted::WaitingCalls => &mut self.waiting_calls,
         }
     }
@@ -140,6 +148,7 @@ impl Quotas {
             Counted::Descriptors => self.descriptors,
             Counted::Routes => self.routes,
             Counted::HeldKeys => self.held_keys,
+            Counted::DeclaredKeys => self.declared_keys,
             Counted::WaitingCalls => self.waiting_calls,
         }
     }

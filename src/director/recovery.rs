@@ -138,6 +138,11 @@ impl Recovery {
         (self.open || self.telling_until_ns.is_some()) && self.workers.iter().any(|w| w.is_telling)
     }
 
+    /// Whether a worker has come back, and has not told all yet.
+    pub(super) fn is_telling(&self, worker: u64) -> bool {
+        self.workers.iter().any(|w| w.worker == worker && w.is_telling)
+    }
+
     /// Whether a worker has come back, has not told all that it provides and holds, and may have held something in a
     /// service: what it acquires there it had. However long it takes, nobody else has got it meanwhile.
     pub(super) fn presents(&self, worker: u64, service: &str) -> bool {

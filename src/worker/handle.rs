@@ -1,7 +1,7 @@
 //! What a program serves with.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -129,7 +129,10 @@ struct Service {
     name: Name,
     first: u16,
     operations: Vec<Name>,
+    /// But its resources.
     options: ServiceOptions,
+    /// What it speaks for; `None` is everything.
+    declared: Option<HashSet<Resource>>,
 }
 
 /// A worker's state. Borrowed for the length of one operation; never across a call of the program's own code.
@@ -531,7 +534,12 @@ impl Drop for Worker {
 }
 
 impl Inner {
-    fn provide(&mut self, name: Name, operations: Vec<Name>, options: ServiceOptions) -> Result<u32, Error> {
+    fn provide(
+        &mut self,
+        name: Name,
+        operations: Vec<Name>,
+        mut options: ServiceOptions,
+    ) -> Result<u32, Error> {
         let count = operations.len();
         let most = limits::OPERATIONS_MAX.min(usize::from(u16::MAX - self.next_operation));
         if count == 0 || count > most {
@@ -552,23 +560,22 @@ impl Inner {
         for (i, operation) in operations.iter().enumerate() {
             self.names.insert(first + i as u16, (name.clone(), operation.clone()));
         }
+        let resources = std::mem::take(&mut options.resources);
+        let declared = (!resources.is_empty()).then(|| resources.into_iter().collect());
         self.services.retain(|s| s.name != name);
-        self.services.push(Service { name, first, operations, options });
+        self.services.push(Service { name, first, operations, options, declared });
         Ok(u32::from(first))
     }
 
     fn change(&mut self, name: &Name, changes: &[(Action, Resource)]) -> Result<(), Error> {
         self.attached.1.change(name, changes)?;
         let Some(service) = self.services.iter_mut().find(|s| s.name == *name) else { return Ok(()) };
-        let declared = &mut service.options.resources;
         let of = |action| changes.iter().filter(move |(a, _)| *a == action).map(|&(_, resource)| resource);
-        if declared.is_empty() && changes.iter().any(|(a, _)| matches!(a, Action::Declare | Action::Withdraw))
-        {
-            declared.push(Resource::All);
+        if changes.iter().any(|(a, _)| matches!(a, Action::Declare | Action::Withdraw)) {
+            let declared = service.declared.get_or_insert_with(|| HashSet::from([Resource::All]));
+            of(Action::Withdraw).for_each(|resource| _ = declared.remove(&resource));
+            declared.extend(of(Action::Declare));
         }
-        let withdrawn: Vec<Resource> = of(Action::Withdraw).collect();
-        declared.retain(|resource| !withdrawn.contains(resource));
-        declared.extend(of(Action::Declare));
         Ok(())
     }
 
@@ -761,17 +768,29 @@ fn given_up(error: Error) -> Result<(), Error> {
 
 /// Tells a new director about a service: what this worker provides of it, and speaks for.
 fn provide_again(attached: &mut Attached, service: &Service) -> Result<(), Error> {
-    let Service { name, first, operations, options } = service;
-    let mut resources = options.resources.chunks(limits::RESOURCES_PER_CHANGE);
+    let Service { name, first, operations, options, declared } = service;
+    let mut resources: Vec<Resource> = declared.iter().flatten().copied().collect();
+    let nothing = declared.is_some() && resources.is_empty();
+    if nothing {
+        // To name no resource is to speak for all: so it names almost none, and withdraws that.
+        resources.push(ALMOST_NONE);
+    }
+    let mut resources = resources.chunks(limits::RESOURCES_PER_CHANGE);
     let first_of_them = resources.next().unwrap_or_default().to_vec();
     let options = ServiceOptions { resources: first_of_them, ..options.clone() };
     attached.register(name, *first, operations, options)?;
+    if nothing {
+        attached.change(name, &[(Action::Withdraw, ALMOST_NONE)])?;
+    }
     for more in resources {
         let more: Vec<_> = more.iter().map(|&resource| (Action::Declare, resource)).collect();
         attached.change(name, &more)?;
     }
     Ok(())
 }
+
+/// One key in four billion.
+const ALMOST_NONE: Resource = Resource::Share { index: 0, of: u32::MAX };
 
 fn check_resources(count: usize) -> Result<(), Error> {
     if count <= limits::RESOURCES_PER_CHANGE {

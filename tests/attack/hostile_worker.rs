@@ -37,6 +37,40 @@ pub fn attack(bus: &Bus, seed: u64) {
     }
 }
 
+/// Of another user than the director: tries to write what it was given to read, by opening it once more, which /proc lets
+/// whoever holds a descriptor try.
+pub fn write_what_it_reads(bus: &Bus) {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+    use std::io::Write;
+    use std::os::fd::AsRawFd;
+    let write = |fd: &OwnedFd| {
+        let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let opened = std::fs::OpenOptions::new().write(true).open(path);
+        let written = opened.and_then(|mut file| file.write(&[0xff; 8]));
+        written.map_or_else(
+            |e| format!("{:?}", nix::errno::Errno::from_raw(e.raw_os_error().unwrap_or(0))),
+            |_| "OK".into(),
+        )
+    };
+    // A doorbell among several users.
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let (ring, _mailbox) = socketpair(AddressFamily::Unix, SockType::Datagram, None, flags).expect("a pair");
+    let wire = Wire::greeted(bus, WORKER).expect("it may connect");
+    let bytes = WORK.progress().words as u64 * 8;
+    let (_page, page) = segment(bytes, bytes, WRITER_SEALS).expect("a page");
+    wire.send(&open_worker(WORK.slots, [0; 4]), &[page.as_fd(), ring.as_fd()]);
+    let (_, given) = wire.hear(kind::WORKER_OPENED).expect("it may work");
+    tell(format!("work segment {}", write(&given[0])));
+    wire.send(&provide("evil", "do"), &[]);
+    wire.hear(kind::PROVIDED).expect("an answer");
+    tell("ready");
+    let (_, given) = wire.hear(kind::MAP_SESSION).expect("a client");
+    tell(format!("outbox {}", write(&given[0])));
+    // What it is meant to write, too: the way would be one.
+    tell(format!("inbox {}", write(&given[1])));
+    std::thread::park();
+}
+
 /// Whoever is served by such a worker gets errors, or lies; its library lives.
 fn served(bus: &Bus) {
     loop {

@@ -172,3 +172,24 @@ fn a_hostile_client_of_another_user_harms_nobody() {
     let said = scene.endure("hostile client of another uid", launch);
     assert!(said.iter().any(|line| line.contains("denied")), "it was let in: {said:#?}");
 }
+
+#[test]
+fn a_worker_of_another_user_can_not_write_what_it_was_given_to_read() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("another uid needs root: not tested");
+        return;
+    }
+    let place = Place::new();
+    let policy = place.path().join("policy.toml");
+    let rule = "default = \"owner\"\n[[rule]]\nallow = \"provide\"\nuser = 65533\nservice = \"evil\"\n";
+    std::fs::write(&policy, rule).expect("our own");
+    std::fs::set_permissions(place.path(), std::fs::Permissions::from_mode(0o711)).expect("our own");
+    let _director = place.role("director").with("policy", policy.display()).ready();
+    let writer = place.role("writer").with("uid", 65533).start();
+    assert_eq!(writer.hear("work segment"), "EACCES");
+    writer.hear("ready");
+    let client = place.client(ClientOptions::default());
+    client.route("evil", "do").expect("it is provided");
+    assert_eq!(writer.hear("outbox"), "EPERM");
+    assert_eq!(writer.hear("inbox"), "OK");
+}

@@ -34,6 +34,7 @@ pub mod kind {
     pub const SESSION_OPENED: u32 = 131;
     pub const ROUTE_OPENED: u32 = 132;
     pub const WORKER_OPENED: u32 = 133;
+    pub const PROVIDED: u32 = 134;
     pub const MAP_SESSION: u32 = 135;
     pub const UNMAP_SESSION: u32 = 136;
 }

@@ -32,13 +32,19 @@ pub fn play(role: &str) {
         "worker" => worker(),
         "hostile client" => crate::hostile_client::attack(&bus(), seed),
         "hostile worker" => crate::hostile_worker::attack(&bus(), seed),
+        "writer" => crate::hostile_worker::write_what_it_reads(&bus()),
         other => panic!("no role {other:?}"),
     }
 }
 
 fn director() {
     tracing::subscriber::set_global_default(Telling).expect("the first");
-    let director = Director::new(&bus(), DirectorOptions::default()).expect("a free bus");
+    let mut options = DirectorOptions::default();
+    if let Some(policy) = argument("POLICY") {
+        let read = move || trine_policy::read(policy.as_ref()).map_err(|error| error.to_string());
+        options = options.policy(read);
+    }
+    let director = Director::new(&bus(), options).expect("a free bus");
     tell("ready");
     director.run().expect("a director");
 }

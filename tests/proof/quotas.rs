@@ -39,6 +39,7 @@ fn a_process_gets_so_much_and_is_told_the_quota_and_its_value() {
         workers: quota(1),
         routes: quota(2),
         held_keys: quota(10),
+        declared_keys: quota(12),
         waiting_calls: quota(4096),
         segment_bytes: quota(1 << 30),
         ..Quotas::default()
@@ -51,6 +52,8 @@ fn a_process_gets_so_much_and_is_told_the_quota_and_its_value() {
     let acquire = |keys: std::ops::Range<u64>| keys.fold(Changes::new(), |changes, key| changes.acquire(key));
     worker.change("store", acquire(0..10)).unwrap();
     names(worker.change("store", acquire(10..11)), "\"held_keys\" for a process is 10");
+    let declare = (0..13).fold(Changes::new(), |changes, key: u64| changes.declare(key));
+    names(worker.change("store", declare), "\"declared_keys\" for a process is 12");
 
     let clients: Vec<Client> = (0..3).map(|_| place.client(small())).collect();
     names(place.bus.client(small()), "\"sessions\" for a process is 3");
@@ -79,6 +82,52 @@ fn a_process_gets_so_much_and_is_told_the_quota_and_its_value() {
         });
     }
     drop((client, worker, director));
+}
+
+#[test]
+fn a_million_resources_may_be_declared_and_not_one_more() {
+    const MOST: u64 = 1_000_000;
+    let place = Place::new();
+    let director = director(&place.bus, Quotas::default());
+    let worker = place.bus.worker(WorkerOptions::default()).unwrap();
+    worker.provide_with("store", &["get"], ServiceOptions::default().resource(0)).unwrap();
+    let declare = |keys: std::ops::Range<u64>| keys.fold(Changes::new(), |changes, key| changes.declare(key));
+    let mut next = 1;
+    while next < MOST - 1 {
+        let end = (next + 128).min(MOST - 1);
+        worker.change("store", declare(next..end)).unwrap();
+        next = end;
+    }
+    // One is left. Two are refused, and neither of them is declared.
+    let quota = "the quota \"declared_keys\" for a process is 1000000, and this would make 1000001";
+    names(worker.change("store", declare(MOST - 1..MOST + 1)), quota);
+    let stopper = worker.stopper();
+    let serve = move || {
+        let served = worker.serve(|request| request.reply(b""));
+        (worker, served)
+    };
+    let client = place.client(small());
+    let get = client.route("store", "get").unwrap();
+    let call = |key: u64| {
+        let pending = client.request(get).key(key).submit(b"", Until::Forever).unwrap();
+        pending.wait().map_or_else(|e| e.status(), |_| Status::Ok)
+    };
+    let serving = std::thread::spawn(serve);
+    assert_eq!([MOST - 2, MOST - 1, MOST].map(call), [Status::Ok, Status::NoWorker, Status::NoWorker]);
+    stopper.stop();
+    let (worker, served) = serving.join().unwrap();
+    assert!(served.is_ok(), "{served:?}");
+    worker.change("store", declare(MOST - 1..MOST)).unwrap();
+    names(worker.change("store", declare(MOST..MOST + 1)), quota);
+    names(worker.provide_with("other", &["get"], ServiceOptions::default().resource(7)), quota);
+    // What is there already is none more; what goes makes room.
+    worker.change("store", declare(0..100)).unwrap();
+    worker.change("store", Changes::new().withdraw(3).declare(MOST)).unwrap();
+    names(worker.change("store", declare(3..4)), quota);
+    worker.change("store", Changes::new().withdraw(5)).unwrap();
+    worker.change("store", declare(3..4)).unwrap();
+    drop((client, worker));
+    director.stop().unwrap();
 }
 
 #[test]

@@ -12,6 +12,8 @@ use crate::support::{Place, bytes, eventually, mix};
 const CALLER: u32 = 65534;
 const WORKER: u32 = 65533;
 const STRANGER: u32 = 65532;
+/// Whose bus it is, where that is not root.
+const OWNER: u32 = 65531;
 
 /// A bus that others can reach, and the policy for it; `None` where nobody can be somebody else.
 fn place(policy: &str) -> Option<(Place, std::path::PathBuf)> {
@@ -64,6 +66,40 @@ fn users_who_are_admitted_call_what_they_may_and_others_nothing() {
     };
     assert_eq!(count(CALLER, Verb::Call), [1], "{denied:?}");
     assert_eq!(count(STRANGER, Verb::Connect), [3], "{denied:?}");
+    worker.stop();
+    director.stop();
+}
+
+#[test]
+fn a_directors_user_is_one_that_its_peers_trust() {
+    let Some((place, path)) = place(&policy()) else { return };
+    nix::unistd::chown(place.path(), Some(OWNER.into()), None).expect("root may");
+    let director = place.role("director").with("as", OWNER).with("policy", path.display()).ready();
+    // Its own user's worker, and another's, which trusts it.
+    let worker = place.role("worker").with("as", OWNER).ready();
+    let pretender = place.role("pretender").with("as", WORKER).with("trust", OWNER).start();
+    assert!(pretender.hear("ready").ends_with("OK PERMISSION_DENIED"));
+    let ask = |uid: u32, trusts: u32, service: &str| {
+        let asker = place.role("asker").with("as", uid).with("trust", trusts).with("service", service);
+        asker.start().hear("")
+    };
+    let doubted = ask(CALLER, STRANGER, "work");
+    assert!(
+        doubted.starts_with("asked PERMISSION_DENIED") && doubted.contains(&format!("is of uid {OWNER}")),
+        "{doubted}"
+    );
+    assert!(doubted.contains(&format!("TRINE_DIRECTOR_UID={OWNER}")), "{doubted}");
+    let doubted = place.role("pretender").with("as", STRANGER).start();
+    assert_eq!(doubted.hear("error"), "PERMISSION_DENIED");
+    assert_eq!(ask(CALLER, OWNER, "work"), "call OK");
+    let caller = place.role("caller").with("as", CALLER).with("trust", OWNER);
+    let caller = caller.with("calls", 200).with("len", 3000).start();
+    caller.hear("ready");
+    assert!(caller.hear("done").starts_with("200 0"));
+    // It trusts the director; the director goes by its policy all the same.
+    assert!(ask(CALLER, OWNER, "other").starts_with("asked PERMISSION_DENIED"));
+    assert!(ask(STRANGER, OWNER, "work").starts_with("asked PERMISSION_DENIED"));
+    pretender.stop();
     worker.stop();
     director.stop();
 }

@@ -18,8 +18,8 @@ use std::collections::{HashMap, VecDeque};
 use slab::Slab;
 
 use self::rights::{Holder, Rights, Span};
-use self::scope::Scope;
-use crate::access::Domain;
+use self::scope::{Plan, Scope};
+use crate::access::{Domain, ServiceRule};
 use crate::error::Status;
 use crate::limits;
 use crate::resource::{Action, Key, Policy, Resource, ServiceOptions, Unheld};
@@ -107,6 +107,16 @@ pub struct Service {
     domain: Option<Domain>,
 }
 
+/// A change of a declaration that can be made.
+#[derive(Debug)]
+pub struct Change {
+    worker: usize,
+    service: usize,
+    plan: Plan,
+    /// How many resources more it will declare.
+    pub more: usize,
+}
+
 /// The table.
 #[derive(Debug, Default)]
 pub struct Table {
@@ -114,8 +124,10 @@ pub struct Table {
     services: Slab<Service>,
     operations: Slab<Operation>,
     scopes: Slab<Scope>,
-    /// How services are scheduled whatever their workers say, by name.
-    policies: HashMap<Box<str>, Policy>,
+    /// By worker: how many resources it declares, in all services.
+    declared: HashMap<usize, usize>,
+    /// What holds for services whatever their workers say, by name.
+    rules: HashMap<Box<str>, ServiceRule>,
     /// Who holds what.
     pub rights: Rights,
 }
@@ -144,9 +156,10 @@ impl Table {
     ) -> Result<(), Status> {
         let mut scope = Scope::default();
         let declared: Vec<_> = options.resources.iter().map(|&r| (Action::Declare, r)).collect();
-        scope.change(&declared)?;
+        scope.make(scope.plan(&declared)?);
         let service_key = self.service_named(service)?;
         self.remove_provider(service_key, worker);
+        self.count_declared(worker, 0, scope.len());
         let scope = (!scope.is_empty()).then(|| self.scopes.insert(scope) as u32);
         let found = &mut self.services[service_key];
         found.policy = options.policy.unwrap_or(found.policy);
@@ -220,18 +233,21 @@ impl Table {
     /// Writes what holds for a service where the data path finds it: at its operations.
     fn tell_operations(&mut self, service: usize) {
         let Service { name, operations, policy, unheld, scoped, .. } = &self.services[service];
-        let policy = self.policies.get(&**name).unwrap_or(policy);
+        let rule = self.rules.get(&**name);
+        let policy = rule.and_then(|rule| rule.policy).unwrap_or(*policy);
+        // Whether resources are exclusive is for its workers to say.
+        let unheld = unheld.map(|unheld| rule.and_then(|rule| rule.unheld).unwrap_or(unheld));
         for &key in operations {
             let operation = &mut self.operations[key];
-            (operation.policy, operation.unheld) = (*policy, *unheld);
-            operation.by_key = unheld.is_some() || !scoped.is_empty() || *policy == Policy::Affinity;
+            (operation.policy, operation.unheld) = (policy, unheld);
+            operation.by_key = unheld.is_some() || !scoped.is_empty() || policy == Policy::Affinity;
         }
     }
 
-    /// How services are scheduled from now on, whatever their workers say; the others as those say.
-    pub fn set_policies(&mut self, policies: HashMap<Box<str>, Policy>) {
-        let old = std::mem::replace(&mut self.policies, policies);
-        let named = old.keys().chain(self.policies.keys()).filter_map(|name| self.names.get(name).copied());
+    /// What holds for services from now on, whatever their workers say; for the others it is as those say.
+    pub fn set_rules(&mut self, rules: HashMap<Box<str>, ServiceRule>) {
+        let old = std::mem::replace(&mut self.rules, rules);
+        let named = old.keys().chain(self.rules.keys()).filter_map(|name| self.names.get(name).copied());
         let named: Vec<usize> = named.collect();
         named.into_iter().for_each(|key| self.tell_operations(key));
     }
@@ -268,29 +284,45 @@ impl Table {
     /// Changes what a worker declares in a service that it provides: all of it or nothing.
     ///
     /// # Errors
-    /// NO_SUCH_SERVICE if it doesn't provide it; else as [`Scope::change`].
+    /// As [`Scope::plan`].
     pub fn change(
         &mut self,
         worker: usize,
         service: usize,
         changes: &[(Action, Resource)],
     ) -> Result<(), Status> {
-        let old = self.services[service].scoped.get(&worker).copied();
-        let scope = match old {
-            Some(scope) => scope,
-            None => {
-                // Who has named nothing speaks for everything, and may withdraw that.
-                let mut scope = Scope::default();
-                scope.change(&[(Action::Declare, Resource::All)])?;
-                self.scopes.insert(scope) as u32
-            }
+        self.plan(worker, service, changes).map(|change| self.make(change))
+    }
+
+    /// The same in two steps: checks it, and says how many resources more there would be.
+    ///
+    /// # Errors
+    /// As [`Scope::plan`].
+    pub fn plan(
+        &self,
+        worker: usize,
+        service: usize,
+        changes: &[(Action, Resource)],
+    ) -> Result<Change, Status> {
+        let (plan, was) = match self.scope_of(worker, service) {
+            Some(scope) => (scope.plan(changes)?, scope.len()),
+            None => (Scope::of_all().plan(changes)?, 0),
         };
-        let changed = self.scopes[scope as usize].change(changes);
-        if changed.is_err() {
-            if old.is_none() {
-                self.scopes.remove(scope as usize);
-            }
-            return changed;
+        let more = plan.len().saturating_sub(was);
+        Ok(Change { worker, service, plan, more })
+    }
+
+    /// Makes a change, before the table changes in any other way.
+    pub fn make(&mut self, change: Change) {
+        let Change { worker, service, plan, .. } = change;
+        let was = self.scope_of(worker, service).map_or(0, Scope::len);
+        self.count_declared(worker, was, plan.len());
+        let old = self.services[service].scoped.get(&worker).copied();
+        // Who has named nothing speaks for everything, and may withdraw that.
+        let scope = old.unwrap_or_else(|| self.scopes.insert(Scope::of_all()) as u32);
+        self.scopes[scope as usize].make(plan);
+        if old.is_some() {
+            return;
         }
         self.services[service].scoped.insert(worker, scope);
         for &key in &self.services[service].operations {
@@ -298,7 +330,29 @@ impl Table {
             own.for_each(|provider| provider.scope = Some(scope));
         }
         self.tell_operations(service);
-        Ok(())
+    }
+
+    fn scope_of(&self, worker: usize, service: usize) -> Option<&Scope> {
+        let scope = self.services[service].scoped.get(&worker)?;
+        self.scopes.get(*scope as usize)
+    }
+
+    fn count_declared(&mut self, worker: usize, was: usize, is: usize) {
+        let count = self.declared.entry(worker).or_default();
+        *count = *count - was + is;
+        if *count == 0 {
+            self.declared.remove(&worker);
+        }
+    }
+
+    /// How many resources a worker declares, in all services; one that it names no resources of counts for nothing.
+    pub fn declared_by(&self, worker: usize) -> usize {
+        self.declared.get(&worker).copied().unwrap_or(0)
+    }
+
+    /// How many it declares in the service of this name.
+    pub fn declared_in(&self, worker: usize, service: &str) -> usize {
+        self.service_of(service).and_then(|service| self.scope_of(worker, service)).map_or(0, Scope::len)
     }
 
     /// The service of this name, if the worker provides any of it.
@@ -382,7 +436,8 @@ impl Table {
             did |= providers.len() < before;
         }
         if let Some(scope) = self.services[service].scoped.remove(&worker) {
-            self.scopes.remove(scope as usize);
+            let scope = self.scopes.remove(scope as usize);
+            self.count_declared(worker, scope.len(), 0);
         }
         if did {
             let none = |&key: &usize| self.operations[key].providers.is_empty();

@@ -310,7 +310,7 @@ impl Rights {
     /// A worker asks for the right to a span. Granted at once or later, by a notice.
     ///
     /// # Errors
-    /// BUSY: it holds, or somebody waits for, as much as may be; or the span meets too many holdings.
+    /// BUSY: as many claims wait as may; or the span meets too many holdings.
     pub fn claim(&mut self, worker: usize, span: Span) -> Result<(), Status> {
         let tenant = self.tenant_of(worker, span.space.service());
         let pieces = self.pieces(&span).ok_or(Status::Busy)?;
@@ -318,7 +318,6 @@ impl Rights {
             let whole = piece.first <= span.first && span.last <= piece.last;
             held.tenant() == tenant && whole && !self.is_given_up(*held)
         };
-        let full = self.pieces_of(worker) >= limits::RESOURCES_PER_WORKER;
         if pieces.iter().any(own) {
             return Ok(());
         }
@@ -326,7 +325,7 @@ impl Rights {
         if claims.is_some_and(|c| c.iter().any(|c| c.worker == worker && c.span == span)) {
             return Ok(());
         }
-        if full || self.claimed >= limits::CLAIMS_MAX {
+        if self.claimed >= limits::CLAIMS_MAX {
             return Err(Status::Busy);
         }
         let in_the_way = claims.is_some_and(|c| c.iter().any(|c| c.span.overlaps(&span)));
@@ -415,8 +414,12 @@ impl Rights {
 
     /// Makes a worker the holder of what nobody holds: the director's offer, which providing has accepted.
     pub fn offer(&mut self, worker: usize, span: Span) -> bool {
-        let claimed = self.claims.get(&span.space).is_some_and(|c| c.iter().any(|c| c.span.overlaps(&span)));
-        !claimed && self.grant_if_free(&Claim { worker, span })
+        !self.is_claimed(&span) && self.grant_if_free(&Claim { worker, span })
+    }
+
+    /// Whether somebody waits for the right to some of a span: then nobody is offered it.
+    pub fn is_claimed(&self, span: &Span) -> bool {
+        self.claims.get(&span.space).is_some_and(|claims| claims.iter().any(|c| c.span.overlaps(span)))
     }
 
     /// Spaces in which claims wait, in an order that is the same every time.
@@ -561,10 +564,9 @@ impl Rights {
         services.filter(|&service| self.is_unused(service)).collect()
     }
 
-    /// Whether a worker may hold so many more, and so many more claims may wait.
-    pub fn has_room(&self, worker: usize, more: usize) -> bool {
-        self.pieces_of(worker) + more <= limits::RESOURCES_PER_WORKER
-            && self.claimed + more <= limits::CLAIMS_MAX
+    /// Whether so many more claims may wait.
+    pub fn has_room(&self, more: usize) -> bool {
+        self.claimed + more <= limits::CLAIMS_MAX
     }
 
     /// How many pieces a worker holds.
