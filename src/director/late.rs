@@ -15,7 +15,7 @@
 //! Whether it is done its progress page says, entry by entry: the sessions of the calls may be long gone.
 
 use super::core::{DirectorCore, Effects};
-use super::recovery::{Inherited, Presence};
+use super::recovery::Presence;
 use super::worker::Standing;
 use crate::core::ledger::Entry;
 use crate::core::{Memory, Read};
@@ -45,10 +45,14 @@ pub(super) fn is_marked(holds: &Holds, service: &str) -> bool {
     holds[word] & bit != 0
 }
 
-/// A worker that was given up, is back, and holds nothing any more: it only has to finish what it has begun.
+/// A worker that was given up, and is back.
 pub(super) struct Late<M: Memory> {
     /// Its old id.
     worker: u64,
+    /// What lies at this position or behind it never began.
+    taken: u64,
+    /// Its program has not heard yet that it has lost what it held.
+    holds: bool,
     /// Its old page, which it alone writes: whom it lies to is itself.
     page: M::Ro,
     at: Progress,
@@ -60,10 +64,6 @@ impl<M: Memory> Late<M> {
         let word = self.at.done + usize::from(e);
         word < self.at.words && self.page.load(word) == entry.position + 1
     }
-}
-
-fn is_away(inherited: &Inherited) -> bool {
-    matches!(inherited.presence, Presence::Awaited | Presence::Missed)
 }
 
 impl<M: Memory> DirectorCore<M> {
@@ -85,53 +85,64 @@ impl<M: Memory> DirectorCore<M> {
         (page, shape): (M::Ro, WorkShape),
         fx: &mut impl Effects,
     ) {
-        let mut unbegun = Vec::new();
-        // Who refused it may have known that it is too late before the clock of this thread says so.
-        let late = |w: &&mut Inherited| w.worker == worker && is_away(w);
-        if let Some(inherited) = self.recovery.workers.iter_mut().find(late) {
-            let behind = inherited.entries.extract_if(.., |(_, entry)| entry.position >= taken);
-            unbegun.extend(behind.map(|(_, entry)| (entry.session, entry.ticket)));
-        }
-        if let Some(key) = self.gone_worker(worker) {
-            let flights = self.workers[key].disown(taken).into_iter();
-            unbegun.extend(flights.map(|flight| (flight.session, flight.ticket)));
-        }
-        for (session, ticket) in unbegun {
-            self.end_dead(session, ticket, (Status::NotBegun, 0), fx);
-        }
-        if !holds && !self.late.iter().any(|late| late.worker == worker) {
-            self.late.push(Late { worker, page, at: shape.progress() });
-        }
+        self.late.retain(|late| late.worker != worker);
+        self.late.push(Late { worker, taken, holds, page, at: shape.progress() });
         self.review_late(fx);
     }
 
-    fn gone_worker(&self, id: u64) -> Option<usize> {
-        let gone = |w: &super::worker::Worker<M>| w.id == id && w.standing == Standing::Gone;
-        self.workers.iter().find(|(_, w)| gone(w)).map(|(key, _)| key)
-    }
-
-    /// Looks which of those that came too late are done with all that they had begun, and what may be granted again.
+    /// Looks what of those that came too late never began, who is done with all that he had begun, and what may be granted
+    /// again.
     pub(super) fn review_late(&mut self, fx: &mut impl Effects) {
         for late in std::mem::take(&mut self.late) {
-            let away = |w: &&mut Inherited| w.worker == late.worker && is_away(w);
-            if let Some(inherited) = self.recovery.workers.iter_mut().find(away) {
-                inherited.entries.retain(|(e, entry)| !late.has_done(*e, entry));
-                if inherited.entries.is_empty() && inherited.presence == Presence::Missed {
-                    // It has nothing more to say as its old self.
-                    inherited.presence = Presence::Dead;
-                    self.recovery.unsettle();
-                } else {
-                    self.late.push(late);
-                }
-            } else if let Some(key) = self.gone_worker(late.worker) {
-                if self.workers[key].has_done_all() {
-                    self.worker_dead(key, fx);
-                } else {
-                    self.late.push(late);
-                }
+            if self.finish_late(&late, fx) {
+                self.late.push(late);
             }
         }
         self.withhold_services(fx);
+    }
+
+    /// The same for one of them. Returns whether there is more to come.
+    fn finish_late(&mut self, late: &Late<M>, fx: &mut impl Effects) -> bool {
+        if let Some(inherited) = self.recovery.workers.iter_mut().find(|w| w.worker == late.worker) {
+            match inherited.presence {
+                // Who refused it knew that it is too late before the clock of this thread says so; until then what was
+                // published again waits for it.
+                Presence::Awaited => return true,
+                Presence::Missed => {
+                    let behind = inherited.entries.extract_if(.., |(_, entry)| entry.position >= late.taken);
+                    let unbegun: Vec<_> = behind.map(|(_, entry)| (entry.session, entry.ticket)).collect();
+                    inherited.entries.retain(|(e, entry)| !late.has_done(*e, entry));
+                    let is_done = !late.holds && inherited.entries.is_empty();
+                    if is_done {
+                        // It has nothing more to say as its old self.
+                        inherited.presence = Presence::Dead;
+                        self.recovery.unsettle();
+                    }
+                    self.end_unbegun(unbegun, fx);
+                    return !is_done;
+                }
+                Presence::Presented(_) | Presence::Buried(_) | Presence::Dead => {}
+            }
+        }
+        let own = self.workers.iter_mut().find(|(_, w)| w.id == late.worker);
+        let Some((key, worker)) = own else { return false };
+        if worker.standing != Standing::Gone {
+            return true; // that its socket is closed is still to be heard
+        }
+        let unbegun =
+            worker.disown(late.taken).iter().map(|flight| (flight.session, flight.ticket)).collect();
+        let is_done = !late.holds && worker.has_done_all();
+        self.end_unbegun(unbegun, fx);
+        if is_done {
+            self.worker_dead(key, fx);
+        }
+        !is_done
+    }
+
+    fn end_unbegun(&mut self, unbegun: Vec<(u64, u64)>, fx: &mut impl Effects) {
+        for (session, ticket) in unbegun {
+            self.end_dead(session, ticket, (Status::NotBegun, 0), fx);
+        }
     }
 
     /// Brings up to date in which services nothing is granted.
