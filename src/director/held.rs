@@ -137,8 +137,9 @@ impl Parked {
 
     /// The same for all keys of a service.
     fn wake_service(&mut self, service: usize) {
-        let within: Vec<Span> =
+        let mut within: Vec<Span> =
             self.queues.keys().filter(|key| key.space.service() == service).copied().collect();
+        within.sort_unstable();
         within.iter().for_each(|key| self.wake(key));
     }
 
@@ -426,18 +427,22 @@ impl<M: Memory> DirectorCore<M> {
             self.held.look_ns = 0;
             self.held.wake_all();
         }
-        let mut found = false;
+        let (mut found, mut no_room) = (false, Vec::new());
         for _ in 0..self.held.ready.len().min(BUDGET) {
             let Some(span) = self.held.ready.pop_front() else { break };
+            // Its turn is over before it is served: who wakes it meanwhile, because a key was granted, gives it another.
+            if let Some(queue) = self.held.queues.get_mut(&span) {
+                queue.has_turn = false;
+            }
             let (served, again) = self.serve_queue(&span, now_ns, fx);
             found |= served;
-            if let Some(queue) = self.held.queues.get_mut(&span) {
-                queue.has_turn = again;
-                if again {
-                    self.held.ready.push_back(span);
-                }
+            if again {
+                no_room.push(span);
             }
         }
+        // Those that were woken in this turn have theirs in the next one. Who found no room waits for a worker.
+        found |= !self.held.ready.is_empty();
+        no_room.iter().for_each(|span| self.held.wake(span));
         found
     }
 

@@ -270,6 +270,23 @@ impl Plan {
             self.fates[DIRECTOR] = Fate::Killed(rng.u32(40..600));
             self.successors = vec![Fate::Killed(rng.u32(60..600)), Fate::Lives];
         }
+        if matches!(mutation, Mutation::WithdrawnUnsaid | Mutation::MarksDropped) {
+            // Rights that several want, workers that change their minds, and directors that die one after another.
+            (self.gentle, self.mishaps, self.stall, self.stops_after) = (false, 0, None, None);
+            (self.exclusive, self.program, self.burst_max) = (Some(Unheld::Offer), 12, 3);
+            self.fates[DIRECTOR] = Fate::Killed(rng.u32(300..2_500));
+            self.fates[WORKERS].fill(Fate::Lives);
+            (self.fates[WORKERS.start], self.stop) = (Fate::Stops(rng.u32(100..2_500)), 20_000);
+            self.weights = [16; PARTIES];
+            self.weights[WORKERS.start] = 1;
+            self.successors = match mutation {
+                Mutation::WithdrawnUnsaid => vec![Fate::Lives],
+                _ => vec![Fate::Killed(rng.u32(60..1_000)), Fate::Lives],
+            };
+            if mutation == Mutation::MarksDropped {
+                (self.mishaps, self.window) = (30, 300);
+            }
+        }
         if mutation == Mutation::EntryByCount {
             // Calls that overtake a long one, more of them than there are entries; then the director dies.
             (self.work.slots, self.share_max, self.keep, self.work_steps) = (4, 7, 3, 1_000);

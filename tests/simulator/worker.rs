@@ -515,7 +515,8 @@ impl<'c> Worker<'c> {
             self.tell(ToDirector::Unmapped { index });
         }
         self.answered += 1;
-        if !world.plan.gentle && world.chance(8) {
+        let often = if world.plan.mutation == Mutation::WithdrawnUnsaid { 40 } else { 8 };
+        if !world.plan.gentle && world.chance(often) {
             self.change_its_mind();
         }
         if !world.plan.keyed && world.chance(25) {
