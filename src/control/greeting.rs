@@ -13,6 +13,35 @@ use crate::waiting::now_ns;
 /// How long a director may take to answer on its socket, when nobody is in a hurry.
 pub(crate) const ANSWER_NS: u64 = 5_000_000_000;
 
+/// So late nobody comes out of a wait whose process runs.
+const AWAY_NS: u64 = 1_000_000_000;
+
+/// How long a peer is waited for. Time in which this process was stopped itself is not the peer's: then it begins anew.
+pub(crate) struct Patience {
+    within_ns: u64,
+    until_ns: u64,
+}
+
+impl Patience {
+    pub(crate) fn new(within_ns: u64, now_ns: u64) -> Patience {
+        Patience { within_ns, until_ns: now_ns.saturating_add(within_ns) }
+    }
+
+    /// Until when to wait now.
+    pub(crate) fn until_ns(&self) -> u64 {
+        self.until_ns
+    }
+
+    /// Whether it is at its end, after a wait until then.
+    pub(crate) fn is_over(&mut self, now_ns: u64) -> bool {
+        let late_ns = now_ns.saturating_sub(self.until_ns);
+        if late_ns > AWAY_NS {
+            self.until_ns = now_ns.saturating_add(self.within_ns);
+        }
+        now_ns >= self.until_ns
+    }
+}
+
 /// Connects, and greets. Blocks for a round trip, `within_ns` at most. A director that is being replaced closes what
 /// it has accepted and not heard yet; the next one is met at the same socket.
 pub(crate) fn greet(bus: &Bus, role: Role, within_ns: u64) -> Result<Channel, Error> {
@@ -56,7 +85,7 @@ pub(crate) fn unexpected() -> Error {
 impl Channel {
     /// Waits for the director's answer. A refusal is an error.
     pub(crate) fn answer(&self, within_ns: u64) -> Result<(FromDirector, Vec<OwnedFd>), Error> {
-        let until_ns = now_ns() + within_ns;
+        let mut patience = Patience::new(within_ns, now_ns());
         loop {
             match self.receive_message::<FromDirector>()? {
                 Received::Message(FromDirector::Refused { status, protocol, message }, _) => {
@@ -72,13 +101,31 @@ impl Channel {
                 Received::Short(_, error) => return Err(error),
                 Received::Closed => return Err(Error::DirectorGone(std::time::Duration::ZERO)),
                 Received::Fault(fault) => return Err(fault.into()),
-                Received::Nothing => match self.wait_readable(until_ns)? {
-                    Waited::TimedOut => {
+                Received::Nothing => {
+                    let waited = self.wait_readable(patience.until_ns())?;
+                    if waited == Waited::TimedOut && patience.is_over(now_ns()) {
                         return Err(Error::DirectorGone(std::time::Duration::from_nanos(within_ns)));
                     }
-                    Waited::Readable | Waited::Interrupted => {}
-                },
+                }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_has_its_time_though_this_process_was_stopped() {
+        let mut patience = Patience::new(5_000, 100);
+        assert_eq!(patience.until_ns(), 5_100);
+        assert!(!patience.is_over(5_099));
+        assert!(patience.is_over(5_100) && patience.is_over(5_100 + AWAY_NS));
+        // Stopped, and running again: the peer may have been, too.
+        let back_ns = 5_101 + AWAY_NS;
+        assert!(!patience.is_over(back_ns));
+        assert_eq!(patience.until_ns(), back_ns + 5_000);
+        assert!(patience.is_over(back_ns + 5_000));
     }
 }

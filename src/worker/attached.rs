@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use super::core::{Begun, Effects, Taken, WorkerCore};
 use super::rights::Rights;
 use crate::bus::Bus;
-use crate::control::greeting::{ANSWER_NS, greet, unexpected};
+use crate::control::greeting::{ANSWER_NS, Patience, greet, unexpected};
 use crate::control::message::{FromDirector, Role, ToDirector};
 use crate::control::name::Name;
 use crate::control::socket::{Channel, Received};
@@ -387,15 +387,15 @@ impl Attached {
         answer: impl Fn(&mut Self) -> Option<(Status, T)>,
     ) -> Result<(Status, T), Error> {
         self.send(message);
-        let until_ns = now_ns() + ANSWER_NS;
+        let mut patience = Patience::new(ANSWER_NS, now_ns());
         loop {
             self.read_control();
             if let Some(answer) = answer(self) {
                 return Ok(answer);
             }
-            let waited = self.channel.as_ref().map(|channel| channel.wait_readable(until_ns));
+            let waited = self.channel.as_ref().map(|channel| channel.wait_readable(patience.until_ns()));
             match waited {
-                Some(waited) if now_ns() < until_ns => waited.map(|_| ())?,
+                Some(waited) if !patience.is_over(now_ns()) => waited.map(|_| ())?,
                 _ => {
                     // Its answer would be taken for the next question's.
                     self.channel = None;
