@@ -204,6 +204,8 @@ pub(super) struct Inner {
     routes: Vec<RouteName>,
     numbers: HashMap<RouteName, u32>,
     keys: HashMap<Name, Key>,
+    /// When it was last looked whether the director is there: over all looks, since who only polls has none that is long.
+    checked_ns: u64,
 }
 
 impl Client {
@@ -225,6 +227,7 @@ impl Client {
             routes: Vec::new(),
             numbers: HashMap::new(),
             keys: HashMap::new(),
+            checked_ns: 0,
         };
         let number = CLIENTS.fetch_add(1, Ordering::Relaxed);
         Ok(Client { inner: RefCell::new(inner), events, number, fork })
@@ -655,7 +658,7 @@ impl Inner {
         find: impl FnMut(&mut Session, &mut [Session], u64) -> Option<T>,
     ) -> Option<T> {
         self.waiter.take_interrupted();
-        let now_ns = self.waiter.now_ns();
+        let checked_ns = self.checked_ns;
         let (session, others, routes) = (&mut self.session, &mut self.others[..], &self.routes[..]);
         let mut look = Look {
             session,
@@ -664,11 +667,12 @@ impl Inner {
             about,
             find,
             until_ns,
-            checked_ns: now_ns,
+            checked_ns,
             check: false,
             interrupted: false,
         };
         let found = block_on(&mut look, &mut self.waiter);
+        self.checked_ns = look.checked_ns;
         self.watch_arrival();
         found
     }
