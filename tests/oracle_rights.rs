@@ -535,7 +535,10 @@ fn after_a_restart_a_right_is_its_holders_who_comes_back() {
     let holds = marked("service");
     let carried = CarriedOver { start: 0, taken: 0, entries: Vec::new(), holds };
     let (work, page) = (Words::new(WORK.work().words), Words::new(WORK.progress().words));
-    let back = world.director.resume_worker(101, Identity::default(), WORK, &carried, work, page).unwrap();
+    let back = world
+        .director
+        .resume_worker(101, Identity::default(), WORK, &carried, (work, page), &mut &world.shell)
+        .unwrap();
     let options = ServiceOptions::default().exclusive(Unheld::Wait);
     assert_eq!(world.director.provide_with(back, "service", 0, &["operation"], &options), Status::Ok);
     world.turn();

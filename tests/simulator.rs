@@ -416,3 +416,13 @@ fn a_work_record_stamped_before_its_body_is_torn() {
 fn a_call_marked_done_before_its_answer_is_lost_with_its_worker() {
     is_caught(Mutation::DoneBeforeStamp, "never ends");
 }
+
+#[test]
+fn a_director_that_forgets_ledgers_and_does_not_say_so_lets_a_call_run_twice() {
+    is_caught(Mutation::SettledUnsaid, "a second time");
+}
+
+#[test]
+fn what_was_published_since_and_is_published_again_breaks_the_protocol() {
+    is_caught(Mutation::KnownPublishedAgain, "in a slot whose call");
+}

@@ -552,7 +552,10 @@ impl<M: Memory> ClientCore<M> {
     /// There is a new director, to which this session's routes are known: publishes again every ticket that has no
     /// answer, in the order in which they were sent. What its caller has given up is said to be: it is not to run
     /// any more, and its slot comes back all the same.
-    pub fn republish(&mut self, fx: &mut impl Effects) {
+    ///
+    /// `published` is what that director was told that [`published`](Self::published) says: what was published since, it
+    /// has anyway.
+    pub fn republish(&mut self, published: u64, fx: &mut impl Effects) {
         let mut open: Vec<(u64, usize)> = Vec::new();
         for (slot, s) in self.slots.iter().enumerate() {
             let has_right = !matches!(
@@ -563,7 +566,8 @@ impl<M: Memory> ClientCore<M> {
                     | State::Ended(Returned::Yes)
                     | State::Held(Returned::Yes)
             );
-            if has_right && self.replies.stamp(&self.inbox, s.ticket) <= s.ticket {
+            let is_known = s.position >= published;
+            if has_right && !is_known && self.replies.stamp(&self.inbox, s.ticket) <= s.ticket {
                 open.push((s.position, slot));
             }
         }

@@ -6,7 +6,7 @@
 //! new one.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::core::{ClientCore, Effects, Outcome};
@@ -132,20 +132,32 @@ pub struct Session {
     /// Its arena is full of what workers that don't answer may still read or write: the next call goes to a new one.
     pub is_spent: bool,
     own: Doorbell,
+    /// The epoch of the last director that has heard of all that was open: one that came after it, and that has
+    /// settled all without this session, leaves nobody who could say what became of that.
+    settled: u64,
     /// `None` while there is no director.
     channel: Option<Channel>,
+    /// The director that this session is coming back to, from one look to the next.
+    arrival: Option<Arrival>,
     /// The channel is new.
     arrived: bool,
 }
 
-/// Presents a session, and waits for the answer: its id, its credential, and the director's doorbell.
-fn present(
-    channel: &Channel,
-    open: &ToDirector,
-    fds: &[BorrowedFd],
-    within_ns: u64,
-) -> Result<(u64, [u64; 2], Doorbell), Error> {
-    channel.send_message(open, fds).map_err(Error::io("presenting the session"))?;
+/// A session that is coming back. What it has presented it does not take back: a director that does not answer in
+/// time is listened to in the next look, at the same socket, as long as it lives.
+struct Arrival {
+    channel: Channel,
+    epoch: u64,
+    /// The next position, as this director was told.
+    published: u64,
+    /// It knows the session.
+    opened: bool,
+    /// Routes that it knows.
+    routes: usize,
+}
+
+/// What answers a session that was presented: its id, its credential, and the director's doorbell.
+fn opened(channel: &Channel, within_ns: u64) -> Result<(u64, [u64; 2], Doorbell), Error> {
     let (FromDirector::SessionOpened { session, credential }, mut fds) = channel.answer(within_ns)? else {
         return Err(unexpected());
     };
@@ -157,15 +169,15 @@ fn present(
 /// What presents a session of a domain to a director of this user.
 fn opening(
     (session, credential): (u64, [u64; 2]),
-    published: u64,
+    (published, settled): (u64, u64),
     shape: SessionShape,
     domain: Domain,
     director: u32,
 ) -> ToDirector {
     if domain == Domain::of_uid(director) {
-        ToDirector::OpenSession { session, credential, published, shape }
+        ToDirector::OpenSession { session, credential, published, settled, shape }
     } else {
-        ToDirector::OpenSessionIn { session, credential, published, shape, domain }
+        ToDirector::OpenSessionIn { session, credential, published, settled, shape, domain }
     }
 }
 
@@ -185,7 +197,7 @@ fn ask_route(channel: &Channel, number: u32, name: &RouteName, within_ns: u64) -
     channel.send_message(&ask, &[]).map_err(Error::io("asking for a route"))?;
     let until_ns = now_ns() + within_ns;
     loop {
-        match channel.answer(until_ns.saturating_sub(now_ns()))? {
+        match channel.answer(until_ns.saturating_sub(now_ns()).max(1))? {
             // The late answer to a question that was given up.
             (FromDirector::RouteOpened { route, .. }, _) if route != number => {}
             (FromDirector::RouteElsewhere { route, .. }, _) if route != number => {}
@@ -210,7 +222,7 @@ impl Session {
         gone_after_ns: u64,
         waiter: &Waiter,
     ) -> Result<Session, Error> {
-        let channel = greet(bus, Role::Client, ANSWER_NS)?;
+        let (channel, epoch) = greet(bus, Role::Client, ANSWER_NS)?;
         let (out, at) = (shape.outbox(), shape.inbox());
         let (out_bytes, in_bytes) = (out.words as u64 * 8, at.words as u64 * 8);
         let (outbox, outbox_fd) =
@@ -224,9 +236,10 @@ impl Session {
         let among = if at_home { Among::users(&[own_uid(), director_uid]) } else { Among::Several };
         let own = Doorbell::among(among)?;
         let core = ClientCore::new(shape, outbox.clone(), inbox.clone());
-        let open = opening((0, [0; 2]), core.published(), shape, domain, director_uid);
+        let open = opening((0, [0; 2]), (core.published(), 0), shape, domain, director_uid);
         let fds = [outbox_fd.as_fd(), inbox_fd.as_fd(), own.as_fd()];
-        let (id, credential, director) = present(&channel, &open, &fds, ANSWER_NS)?;
+        channel.send_message(&open, &fds).map_err(Error::io("presenting the session"))?;
+        let (id, credential, director) = opened(&channel, ANSWER_NS)?;
         waiter.add_doorbell(&own, 0)?;
         waiter.add_socket(&channel, 0)?;
         Ok(Session {
@@ -251,7 +264,9 @@ impl Session {
             silence: Silence::default(),
             clogged_ns: 0,
             is_spent: false,
+            settled: epoch,
             channel: Some(channel),
+            arrival: None,
             arrived: false,
             core,
             inbox,
@@ -259,29 +274,56 @@ impl Session {
         })
     }
 
-    /// Comes back, to a new director: with the same memory and id. Blocks for a few round trips on a socket.
+    /// Comes back, to a new director: with the same memory and id. Blocks for a few round trips on a socket, `within_ns`
+    /// at most for each; what is not done then is gone on with the next time.
     fn come_back(&mut self, routes: &[RouteName], within_ns: u64) -> Result<Channel, Error> {
-        let channel = greet(&self.bus, Role::Client, within_ns)?;
-        let director_uid = peer_uid(channel.as_fd())?;
-        let (who, published) = ((self.id, self.credential), self.core.published());
-        let open = opening(who, published, self.shape, self.domain, director_uid);
-        let fds = [self.outbox_fd.as_fd(), self.inbox_fd.as_fd(), self.own.as_fd()];
-        let (_, credential, director) = present(&channel, &open, &fds, within_ns)?;
-        (self.credential, self.bells.director) = (credential, director);
-        for (number, name) in routes.iter().enumerate() {
-            if self.open_routes.get(number) == Some(&true) {
-                let opened = ask_route(&channel, number as u32, name, within_ns);
-                self.open_routes[number] = matches!(opened, Ok(Asked::Open));
-                if !matches!(opened, Ok(_) | Err(Error::Refused { .. })) {
-                    opened?;
-                }
+        let mut arrival = match self.arrival.take() {
+            Some(arrival) => arrival,
+            None => self.present(within_ns)?,
+        };
+        match self.arrive(&mut arrival, routes, within_ns) {
+            Ok(()) => Ok(arrival.channel),
+            Err(error) => {
+                let is_late = matches!(error, Error::DirectorGone(after) if !after.is_zero());
+                self.arrival = is_late.then_some(arrival);
+                Err(error)
             }
         }
-        self.core.republish(&mut self.bells);
-        channel
-            .send_message(&ToDirector::Republished, &[])
-            .map_err(Error::io("saying that all is published"))?;
-        Ok(channel)
+    }
+
+    fn present(&self, within_ns: u64) -> Result<Arrival, Error> {
+        let (channel, epoch) = greet(&self.bus, Role::Client, within_ns)?;
+        let director_uid = peer_uid(channel.as_fd())?;
+        let (who, published) = ((self.id, self.credential), self.core.published());
+        let open = opening(who, (published, self.settled), self.shape, self.domain, director_uid);
+        let fds = [self.outbox_fd.as_fd(), self.inbox_fd.as_fd(), self.own.as_fd()];
+        channel.send_message(&open, &fds).map_err(Error::io("presenting the session"))?;
+        Ok(Arrival { channel, epoch, published, opened: false, routes: 0 })
+    }
+
+    /// Says all that a director is to know of a session that it was presented.
+    fn arrive(&mut self, to: &mut Arrival, routes: &[RouteName], within_ns: u64) -> Result<(), Error> {
+        if !to.opened {
+            let (_, credential, director) = opened(&to.channel, within_ns)?;
+            (self.credential, self.bells.director) = (credential, director);
+            to.opened = true;
+        }
+        while let Some(name) = routes.get(to.routes) {
+            if self.open_routes.get(to.routes) == Some(&true) {
+                let asked = ask_route(&to.channel, to.routes as u32, name, within_ns);
+                if !matches!(asked, Ok(_) | Err(Error::Refused { .. })) {
+                    asked?;
+                } else {
+                    self.open_routes[to.routes] = matches!(asked, Ok(Asked::Open));
+                }
+            }
+            to.routes += 1;
+        }
+        self.core.republish(to.published, &mut self.bells);
+        let said = to.channel.send_message(&ToDirector::Republished, &[]);
+        said.map_err(Error::io("saying that all is published"))?;
+        self.settled = to.epoch;
+        Ok(())
     }
 
     /// Without a director: looks for one, if it is time to. Calls that have waited too long for one end.
@@ -407,7 +449,9 @@ impl Session {
                 // A late answer, to a question that was given up, says nothing.
                 Ok(Received::Message(FromDirector::Closing, _)) => {}
                 Ok(Received::Message(
-                    FromDirector::RouteOpened { .. } | FromDirector::RouteElsewhere { .. },
+                    FromDirector::RouteOpened { .. }
+                    | FromDirector::RouteElsewhere { .. }
+                    | FromDirector::KeyNamed { .. },
                     _,
                 )) => {}
                 _ => {
@@ -535,7 +579,7 @@ impl Session {
 
     /// Leaves the director: nothing of it is open, and no call will be sent any more.
     pub fn leave(&mut self) {
-        (self.unknown, self.channel) = (true, None);
+        (self.unknown, self.channel, self.arrival) = (true, None, None);
     }
 
     /// Whether the next call goes to a new session.

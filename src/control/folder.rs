@@ -4,7 +4,7 @@
 //! folder/         0700 where the director makes it; 0711 where others are admitted
 //!   lock          who serves the bus: an flock, with the pid to show
 //!   secret        the bus's id and its key, both random: 32 bytes
-//!   epoch         the how many-th director this is, counted up before it does anything
+//!   epoch         the how many-th director this is, counted up before it does anything; and the last that settled all
 //!   workers/ID    links to the ledgers, which outlive a director
 //!   socket        where it is met
 //! ```
@@ -15,6 +15,7 @@
 //! The secret and the epoch live together. Where either is missing or is not what it should be, the secret is made
 //! anew: it is another bus then, where nothing old can resume, and so nothing can meet an epoch that was used before.
 
+use std::cell::Cell;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -42,6 +43,7 @@ pub(crate) struct RuntimeFolder {
     _lock: File,
     secret: Secret,
     epoch: u64,
+    settled: Cell<u64>,
 }
 
 impl RuntimeFolder {
@@ -50,17 +52,19 @@ impl RuntimeFolder {
         let lock = take_lock(bus.folder())?;
         let at = |name| bus.folder().join(name);
         make_folder(&at("workers"))?;
-        let old = Secret::read(&at("secret"))?.zip(read_epoch(&at("epoch"))?);
-        let (secret, epoch) = match old {
-            Some((secret, epoch)) => (secret, epoch + 1),
+        let old = Secret::read(&at("secret"))?.zip(read_epochs(&at("epoch"))?);
+        let (secret, epoch, settled) = match old {
+            Some((secret, (epoch, settled))) => (secret, epoch + 1, settled),
             None => {
                 let secret = Secret::random()?;
                 replace(&at("secret"), bytemuck::bytes_of(&secret))?;
-                (secret, 1)
+                (secret, 1, 0)
             }
         };
-        replace(&at("epoch"), format!("{epoch}\n").as_bytes())?;
-        Ok(RuntimeFolder { bus: bus.clone(), _lock: lock, secret, epoch })
+        let folder =
+            RuntimeFolder { bus: bus.clone(), _lock: lock, secret, epoch, settled: Cell::new(settled) };
+        folder.write_epochs()?;
+        Ok(folder)
     }
 
     /// The bus's random id, the same as long as its folder lives.
@@ -71,6 +75,30 @@ impl RuntimeFolder {
     /// The how many-th director of this bus id this is; from 1 on, below 2³².
     pub fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// The last director that had settled all that it found, and forgot the ledgers that say what became of it. A
+    /// session that it did not see whole can't be settled any more.
+    pub fn settled(&self) -> u64 {
+        self.settled.get()
+    }
+
+    /// This director is that one, from now on: before it forgets any ledger. Where that can't be written, nothing at all
+    /// resumes at the next one.
+    pub fn settle(&self) {
+        self.settled.set(self.epoch);
+        if let Err(error) = self.write_epochs() {
+            tracing::warn!(%error, "whoever is attached begins anew when this director dies");
+            let epoch = self.bus.folder().join("epoch");
+            if let Err(error) = absent_is_fine(fs::remove_file(&epoch), &epoch) {
+                tracing::error!(%error, "a later director may take what has begun for new");
+            }
+        }
+    }
+
+    fn write_epochs(&self) -> Result<(), Error> {
+        let text = format!("{} {}\n", self.epoch, self.settled());
+        replace(&self.bus.folder().join("epoch"), text.as_bytes())
     }
 
     /// What makes the credentials of this bus.
@@ -303,10 +331,14 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     }
 }
 
-fn read_epoch(path: &Path) -> Result<Option<u64>, Error> {
+/// The last director's epoch, and that of the last one that had settled all.
+fn read_epochs(path: &Path) -> Result<Option<(u64, u64)>, Error> {
     let text = read(path)?.and_then(|bytes| String::from_utf8(bytes).ok());
-    let epoch = text.and_then(|text| text.strip_suffix('\n')?.parse().ok());
-    Ok(epoch.filter(|epoch| (1..EPOCH_MAX).contains(epoch)))
+    let epochs = text.and_then(|text| {
+        let (epoch, settled) = text.strip_suffix('\n')?.split_once(' ')?;
+        Some((epoch.parse().ok()?, settled.parse().ok()?))
+    });
+    Ok(epochs.filter(|(epoch, settled)| (1..EPOCH_MAX).contains(epoch) && settled <= epoch))
 }
 
 fn absent_is_fine(removed: io::Result<()>, path: &Path) -> Result<(), Error> {

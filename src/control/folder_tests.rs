@@ -82,6 +82,34 @@ fn the_next_director_finds_what_a_killed_one_left() {
 }
 
 #[test]
+fn who_has_settled_all_is_known_to_those_who_come_after() {
+    let (_folder, bus) = given();
+    drop(RuntimeFolder::take(&bus).unwrap());
+    let second = take_after(&bus);
+    assert_eq!(second.settled(), 0);
+    second.settle();
+    assert_eq!(second.settled(), 2);
+    drop(second);
+    for epoch in [3, 4] {
+        let next = take_after(&bus);
+        assert_eq!((next.epoch(), next.settled()), (epoch, 2));
+        drop(next);
+    }
+}
+
+#[test]
+fn nothing_resumes_where_it_could_not_be_said_who_has_settled_all() {
+    let (_folder, bus) = given();
+    let first = RuntimeFolder::take(&bus).unwrap();
+    fs::create_dir_all(bus.folder().join("epoch.new/in_the_way")).unwrap();
+    first.settle();
+    let id = first.bus_id();
+    drop(first);
+    fs::remove_dir_all(bus.folder().join("epoch.new")).unwrap();
+    assert_ne!(take_after(&bus).bus_id(), id);
+}
+
+#[test]
 fn everything_is_for_its_owner_only() {
     let parent = tempfile::tempdir().unwrap();
     let bus = Bus::in_base("test", &parent.path().join("a/b"));
@@ -140,7 +168,7 @@ fn a_wiped_folder_is_another_bus() {
 fn nothing_resumes_on_a_secret_or_an_epoch_that_is_spoilt() {
     let (_folder, bus) = given();
     let at = |name| bus.folder().join(name);
-    let spoil: [(&str, &dyn Fn()); 9] = [
+    let spoil: [(&str, &dyn Fn()); 11] = [
         ("no secret", &|| fs::remove_file(at("secret")).unwrap()),
         ("a short secret", &|| fs::write(at("secret"), [1; 31]).unwrap()),
         ("a long secret", &|| fs::write(at("secret"), [1; 33]).unwrap()),
@@ -151,8 +179,10 @@ fn nothing_resumes_on_a_secret_or_an_epoch_that_is_spoilt() {
             symlink(at("elsewhere"), at("secret")).unwrap();
         }),
         ("no epoch", &|| fs::remove_file(at("epoch")).unwrap()),
-        ("half an epoch", &|| fs::write(at("epoch"), "1").unwrap()),
-        ("the last epoch", &|| fs::write(at("epoch"), "4294967295\n").unwrap()),
+        ("half an epoch", &|| fs::write(at("epoch"), "1 0").unwrap()),
+        ("one epoch", &|| fs::write(at("epoch"), "1\n").unwrap()),
+        ("settled by nobody yet", &|| fs::write(at("epoch"), "1 2\n").unwrap()),
+        ("the last epoch", &|| fs::write(at("epoch"), "4294967295 1\n").unwrap()),
     ];
     let mut id = RuntimeFolder::take(&bus).unwrap().bus_id();
     for (what, spoil) in spoil {
@@ -162,10 +192,10 @@ fn nothing_resumes_on_a_secret_or_an_epoch_that_is_spoilt() {
         assert_eq!(taken.epoch(), 1, "{what}");
         id = taken.bus_id();
     }
-    fs::write(at("epoch"), "4294967294\n").unwrap();
+    fs::write(at("epoch"), "4294967294 7\n").unwrap();
     fs::write(at("epoch.new"), "what a kill left").unwrap();
     let last = take_after(&bus);
-    assert_eq!((last.bus_id(), last.epoch()), (id, EPOCH_MAX));
+    assert_eq!((last.bus_id(), last.epoch(), last.settled()), (id, EPOCH_MAX, 7));
 }
 
 #[test]

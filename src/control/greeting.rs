@@ -42,15 +42,16 @@ impl Patience {
     }
 }
 
-/// Connects, and greets. Blocks for a round trip, `within_ns` at most. A director that is being replaced closes what
+/// Connects, and greets; returns which director it is, too, by its epoch. Blocks for a round trip, `within_ns` at most. A director that is being replaced closes what
 /// it has accepted and not heard yet; the next one is met at the same socket.
-pub(crate) fn greet(bus: &Bus, role: Role, within_ns: u64) -> Result<Channel, Error> {
-    let closed = |greeted: &Result<Channel, Error>| matches!(greeted, Err(Error::DirectorGone(after)) if after.is_zero());
+pub(crate) fn greet(bus: &Bus, role: Role, within_ns: u64) -> Result<(Channel, u64), Error> {
+    let closed =
+        |greeted: &Result<_, Error>| matches!(greeted, Err(Error::DirectorGone(after)) if after.is_zero());
     let greeted = greet_once(bus, role, within_ns);
     if closed(&greeted) { greet_once(bus, role, within_ns) } else { greeted }
 }
 
-fn greet_once(bus: &Bus, role: Role, within_ns: u64) -> Result<Channel, Error> {
+fn greet_once(bus: &Bus, role: Role, within_ns: u64) -> Result<(Channel, u64), Error> {
     let channel = Channel::connect(bus.socket())?;
     let director = Process::of_peer(channel.as_fd())?.identity;
     if !bus.trusts(director.uid) {
@@ -69,7 +70,7 @@ fn greet_once(bus: &Bus, role: Role, within_ns: u64) -> Result<Channel, Error> {
         sent => sent.map_err(Error::io("greeting the director"))?,
     }
     match channel.answer(within_ns)? {
-        (FromDirector::Welcome { protocol: PROTOCOL, .. }, _) => Ok(channel),
+        (FromDirector::Welcome { protocol: PROTOCOL, epoch, .. }, _) => Ok((channel, epoch)),
         (FromDirector::Welcome { protocol: theirs, .. }, _) => {
             Err(Error::ProtocolMismatch { ours: PROTOCOL, theirs })
         }

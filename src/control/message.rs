@@ -82,6 +82,8 @@ pub(crate) enum ToDirector {
         credential: [u64; 2],
         /// The next position of the request ring: what stands before it was for an earlier director.
         published: u64,
+        /// The epoch of the last director that it has said Republished to, or that opened it; 0 for a new one.
+        settled: u64,
         /// Sizes of the segments.
         shape: SessionShape,
     },
@@ -186,6 +188,8 @@ pub(crate) enum ToDirector {
         credential: [u64; 2],
         /// The next position of the request ring.
         published: u64,
+        /// The last director that knew it whole.
+        settled: u64,
         /// Sizes of the segments.
         shape: SessionShape,
         /// Which, as RouteElsewhere named it.
@@ -520,8 +524,8 @@ impl Message for ToDirector {
             &ToDirector::Hello { protocol, role, bus_id, monotonic_ns } => {
                 w.body(&wire::Hello { magic: MAGIC, protocol, role: role as u32, bus_id, monotonic_ns })
             }
-            &ToDirector::OpenSession { session, credential, published, shape } => {
-                w.body(&wire::OpenSession { session, credential, published, shape: shape.into() })
+            &ToDirector::OpenSession { session, credential, published, settled, shape } => {
+                w.body(&wire::OpenSession { session, credential, published, settled, shape: shape.into() })
             }
             ToDirector::OpenRoute { route, service, operation } => {
                 w.body(&wire::OpenRoute { route: *route, reserved: 0 }).name(service).name(operation)
@@ -561,9 +565,9 @@ impl Message for ToDirector {
                 .items(changes.iter().map(|&(action, resource)| (action as u16, resource))),
             ToDirector::Yielded { service, resource } => w.name(service).items([(0, *resource)]),
             &ToDirector::Drain { worker } => w.body(&wire::Drain { worker }),
-            &ToDirector::OpenSessionIn { session, credential, published, shape, domain } => {
+            &ToDirector::OpenSessionIn { session, credential, published, settled, shape, domain } => {
                 let (shape, domain) = (shape.into(), domain.word());
-                w.body(&wire::OpenSessionIn { session, credential, published, shape, domain })
+                w.body(&wire::OpenSessionIn { session, credential, published, settled, shape, domain })
             }
             ToDirector::Explain { uid, gid, groups, service, operation, key } => w
                 .body(&wire::Explain { uid: *uid, gid: *gid, groups: groups.len() as u32, reserved: 0 })
@@ -591,8 +595,9 @@ impl Message for ToDirector {
                 ToDirector::Hello { protocol, role, bus_id, monotonic_ns }
             }
             kind::OPEN_SESSION => {
-                let wire::OpenSession { session, credential, published, shape } = r.body()?;
-                ToDirector::OpenSession { session, credential, published, shape: r.session_shape(shape)? }
+                let wire::OpenSession { session, credential, published, settled, shape } = r.body()?;
+                let shape = r.session_shape(shape)?;
+                ToDirector::OpenSession { session, credential, published, settled, shape }
             }
             kind::OPEN_ROUTE => {
                 let b: wire::OpenRoute = r.body()?;
@@ -667,9 +672,10 @@ impl Message for ToDirector {
                 ToDirector::Drain { worker }
             }
             kind::OPEN_SESSION_IN => {
-                let wire::OpenSessionIn { session, credential, published, shape, domain } = r.body()?;
+                let wire::OpenSessionIn { session, credential, published, settled, shape, domain } =
+                    r.body()?;
                 let (shape, domain) = (r.session_shape(shape)?, Domain::from_word(domain));
-                ToDirector::OpenSessionIn { session, credential, published, shape, domain }
+                ToDirector::OpenSessionIn { session, credential, published, settled, shape, domain }
             }
             kind::EXPLAIN => {
                 let wire::Explain { uid, gid, groups, .. } = r.body()?;

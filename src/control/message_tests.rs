@@ -98,9 +98,9 @@ fn to_director() -> impl Strategy<Value = ToDirector> {
                 ToDirector::Hello { protocol, role, bus_id, monotonic_ns }
             }
         ),
-        (any::<u64>(), any::<[u64; 2]>(), any::<u64>(), session_shape()).prop_map(
-            |(session, credential, published, shape)| {
-                ToDirector::OpenSession { session, credential, published, shape }
+        (any::<[u64; 3]>(), any::<[u64; 2]>(), session_shape()).prop_map(
+            |([session, published, settled], credential, shape)| {
+                ToDirector::OpenSession { session, credential, published, settled, shape }
             }
         ),
         (any::<u32>(), name(), name()).prop_map(|(route, service, operation)| ToDirector::OpenRoute {
@@ -136,9 +136,9 @@ fn to_director() -> impl Strategy<Value = ToDirector> {
         (name(), changes()).prop_map(|(service, changes)| ToDirector::Change { service, changes }),
         (name(), resource()).prop_map(|(service, resource)| ToDirector::Yielded { service, resource }),
         any::<u64>().prop_map(|worker| ToDirector::Drain { worker }),
-        (any::<[u64; 2]>(), any::<[u64; 2]>(), session_shape(), domain()).prop_map(
-            |([session, published], credential, shape, domain)| {
-                ToDirector::OpenSessionIn { session, credential, published, shape, domain }
+        (any::<[u64; 3]>(), any::<[u64; 2]>(), session_shape(), domain()).prop_map(
+            |([session, published, settled], credential, shape, domain)| {
+                ToDirector::OpenSessionIn { session, credential, published, settled, shape, domain }
             }
         ),
         (any::<(u32, u32)>(), groups(), name(), name(), key()).prop_map(
@@ -338,8 +338,9 @@ fn each_kind_of_spoilt_message_is_told() {
     let worker = encoded(&ToDirector::OpenWorker { worker, credential, taken, holds, shape });
     assert_eq!(why::<ToDirector>(&spoil(&worker, 40, 5)), "its sizes are out of bounds");
     let shape = SessionShape::default();
-    let session = encoded(&ToDirector::OpenSession { session: 0, credential: [0; 2], published: 0, shape });
-    assert_eq!(why::<ToDirector>(&spoil(&session, 40, 3)), "its sizes are out of bounds");
+    let (session, credential, published, settled) = (0, [0; 2], 0, 0);
+    let session = encoded(&ToDirector::OpenSession { session, credential, published, settled, shape });
+    assert_eq!(why::<ToDirector>(&spoil(&session, 48, 3)), "its sizes are out of bounds");
     let provided = encoded(&FromDirector::Provided { status: Status::Ok, message: String::new() });
     assert_eq!(why::<FromDirector>(&spoil(&provided, 8, 200)), "it has a status that does not exist");
 }

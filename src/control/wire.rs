@@ -64,7 +64,7 @@ bodies! {
     Refused, 16 { magic: u64, status: u32, protocol: u32 }
 
     Shape, 24 { slots: u32, reply_capacity: u32, request_arena: u64, reply_arena: u64 }
-    OpenSession, 56 { session: u64, credential: [u64; 2], published: u64, shape: Shape }
+    OpenSession, 64 { session: u64, credential: [u64; 2], published: u64, settled: u64, shape: Shape }
     /// Two names follow: service, operation.
     OpenRoute, 8 { route: u32, reserved: u32 }
     OpenWorker, 40 { worker: u64, credential: [u64; 2], taken: u64, slots: u32, holds: u32 }
@@ -108,7 +108,7 @@ bodies! {
     /// The service's name and an item follow, but for Draining.
     Right, 16 { sequence: u64, before: u64 }
 
-    OpenSessionIn, 64 { session: u64, credential: [u64; 2], published: u64, shape: Shape, domain: u64 }
+    OpenSessionIn, 72 { session: u64, credential: [u64; 2], published: u64, settled: u64, shape: Shape, domain: u64 }
     /// Two names follow, service and operation, an item, and the ids of `groups`.
     Explain, 16 { uid: u32, gid: u32, groups: u32, reserved: u32 }
     RouteElsewhere, 16 { route: u32, reserved: u32, domain: u64 }

@@ -111,7 +111,8 @@ impl<M: Memory> DirectorCore<M> {
     pub fn session_gone(&mut self, key: usize, fx: &mut impl Effects) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         session.retired = true;
-        self.recovery.forget_session(key, std::mem::take(&mut session.republishing));
+        let (id, is_spent) = (session.id, session.calls > 0);
+        self.recovery.session_gone((id, key), std::mem::take(&mut session.republishing), is_spent);
         for slot in session.waiting_slots() {
             self.drop_waiting(key, slot);
         }

@@ -519,19 +519,26 @@ impl Control {
             }
             (
                 Stage::Greeted(Role::Client),
-                ToDirector::OpenSession { session, credential, published, shape },
+                ToDirector::OpenSession { session, credential, published, settled, shape },
             ) => self.open_session(
                 from,
                 (session, credential),
                 Domain::of_uid(self.uid),
-                published,
+                (published, settled),
                 shape,
                 descriptors,
             ),
             (
                 Stage::Greeted(Role::Client),
-                ToDirector::OpenSessionIn { session, credential, published, shape, domain },
-            ) => self.open_session(from, (session, credential), domain, published, shape, descriptors),
+                ToDirector::OpenSessionIn { session, credential, published, settled, shape, domain },
+            ) => self.open_session(
+                from,
+                (session, credential),
+                domain,
+                (published, settled),
+                shape,
+                descriptors,
+            ),
             (
                 Stage::Greeted(Role::Worker),
                 ToDirector::OpenWorker { worker, credential, taken, holds, shape },
@@ -652,14 +659,18 @@ impl Control {
         from: Connection,
         (session, credential): (u64, [u64; 2]),
         domain: Domain,
-        published: u64,
+        (published, settled): (u64, u64),
         shape: SessionShape,
         descriptors: Vec<OwnedFd>,
     ) -> Result<(), Trouble> {
         let resumed = session != 0;
         let is_here = |p: &Peer| matches!(&p.stage, Stage::Session(s) if s.id == session);
-        if resumed && (now_ns() >= self.until_ns || self.peers.values().any(is_here)) {
+        // An earlier director forgot what could have been said of the calls of one that it had not heard whole.
+        if resumed && (now_ns() >= self.until_ns || settled < self.folder.settled()) {
             return Err(unknown("session"));
+        }
+        if resumed && self.peers.values().any(is_here) {
+            return Err(Trouble::Refused(Status::Busy, "its earlier connection is still open".into()));
         }
         let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
         let Ok([outbox, inbox, client]) = <[OwnedFd; 3]>::try_from(descriptors) else {
@@ -862,6 +873,7 @@ impl Control {
                 }
             }
             ToControl::KeepLedger(connection, worker) => self.keep_ledger(connection, worker),
+            ToControl::SettledAll => self.folder.settle(),
             ToControl::ForgetLedger(worker) => {
                 if let Some(Err(error)) = self.kept.remove(&worker).map(Named::unlink) {
                     tracing::warn!(%error, "a dead worker's ledger could not be removed");

@@ -60,6 +60,9 @@ pub trait Effects {
     fn forget(&mut self, peer: Peer);
     /// A worker is about to be forgotten, but its ledger, under its id, stays until `forget_ledger`.
     fn keep_ledger(&mut self, _worker: usize, _id: u64) {}
+    /// All who came back are settled. Who did not is not known any more, to later directors neither: they are to be told
+    /// so before any ledger is forgotten.
+    fn settled_all(&mut self) {}
     /// Nobody will ask for what this worker's inherited ledger names any more.
     fn forget_ledger(&mut self, _worker: u64) {}
     /// CLOCK_MONOTONIC, exact: for traced calls, and to see how quick a worker is.

@@ -122,6 +122,10 @@ impl Effects for Shell {
         }
     }
 
+    fn settled_all(&mut self) {
+        self.send(ToControl::SettledAll);
+    }
+
     fn forget_ledger(&mut self, worker: u64) {
         self.send(ToControl::ForgetLedger(worker));
     }
@@ -387,6 +391,7 @@ impl Data {
         });
         match answer {
             Ok(own) => self.shell.send(ToControl::SessionOpened { to: from, session: id, credential, own }),
+            Err(Status::MayHaveRun) => self.refuse(from, Status::MayHaveRun, "it comes too late, or again"),
             Err(status) => self.refuse(from, status, "the director has no room for another session"),
         }
     }
@@ -396,7 +401,9 @@ impl Data {
         let NewWorker { work, page, pidfd, worker, own, .. } = new;
         let answer = own.try_clone_fd().map_err(|_| Status::Busy).and_then(|copy| {
             let key = match &carried {
-                Some(carried) => self.core.resume_worker(id, identity, shape, carried, work, page),
+                Some(carried) => {
+                    self.core.resume_worker(id, identity, shape, carried, (work, page), &mut self.shell)
+                }
                 None => self.core.attach_worker(id, identity, shape, start, work, page),
             }?;
             self.core.place_worker(key, domain, groups);

@@ -233,7 +233,7 @@ fn descriptors_left() -> u64 {
 
 /// Asks the director that serves a bus for its socket; `None`: there is no director.
 fn ask_for_bus(bus: &Bus) -> Result<Option<Listener>, Error> {
-    let channel = match greet(bus, Role::Monitor, ANSWER_NS) {
+    let (channel, _) = match greet(bus, Role::Monitor, ANSWER_NS) {
         Err(Error::NoDirector { .. }) => return Ok(None),
         greeted => greeted?,
     };

@@ -163,7 +163,7 @@ fn segments(shape: SessionShape) -> ((Rw, OwnedFd), (Rw, OwnedFd)) {
 }
 
 fn open_session(shape: SessionShape) -> ToDirector {
-    ToDirector::OpenSession { session: 0, credential: [0; 2], published: 0, shape }
+    ToDirector::OpenSession { session: 0, credential: [0; 2], published: 0, settled: 0, shape }
 }
 
 impl RawSession {

@@ -139,7 +139,7 @@ impl<M: Memory> DirectorCore<M> {
         !is_done
     }
 
-    fn end_unbegun(&mut self, unbegun: Vec<(u64, u64)>, fx: &mut impl Effects) {
+    pub(super) fn end_unbegun(&mut self, unbegun: Vec<(u64, u64)>, fx: &mut impl Effects) {
         for (session, ticket) in unbegun {
             self.end_dead(session, ticket, (Status::NotBegun, 0), fx);
         }

@@ -217,6 +217,8 @@ pub enum ToControl {
     Forget(Connection),
     /// The worker with this id is dead, but its ledger may still be asked for.
     KeepLedger(Connection, u64),
+    /// Who has not come back is not known any more, to later directors neither.
+    SettledAll,
     /// Nobody will ask for this worker's inherited ledger any more.
     ForgetLedger(u64),
     /// The data thread has ended in good order.

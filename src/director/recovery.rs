@@ -13,7 +13,7 @@
 //! ring. What lies behind it has never begun. Its new ring starts past every position that the old ledger names, so
 //! that no position is ever used twice, and entries that are open are carried over under their own numbers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::core::{DirectorCore, Effects, Peer, Took};
 use super::late::{Holds, is_marked};
@@ -75,6 +75,10 @@ pub struct Recovery {
     held: Vec<(usize, u32)>,
     /// Sessions that have not said that all is published again.
     republishing: u32,
+    /// Those who have not come back may be asked for by later directors, if this one dies.
+    owes_word: bool,
+    /// Sessions that are gone, of which this director has taken requests: the ledgers that it found don't name those.
+    spent: HashSet<u64>,
     settlements: Settlements,
 }
 
@@ -175,10 +179,13 @@ impl Recovery {
         if self.open { self.until_ns } else { self.telling_until_ns.unwrap_or(u64::MAX) }
     }
 
-    /// A session is gone.
-    pub(super) fn forget_session(&mut self, key: usize, republishing: bool) {
+    /// A session is gone, of which something was taken or not.
+    pub(super) fn session_gone(&mut self, (id, key): (u64, usize), republishing: bool, is_spent: bool) {
         self.held.retain(|&(k, _)| k != key);
         self.republishing -= u32::from(republishing);
+        if self.open && is_spent {
+            self.spent.insert(id);
+        }
     }
 
     /// Whether a ticket that was published again has not begun and won't, unless it is dispatched now.
@@ -265,12 +272,15 @@ impl<M: Memory> DirectorCore<M> {
     /// Until then workers and sessions may come back. No exclusive right is granted before all workers have, which may
     /// hold some.
     pub fn open_window(&mut self, until_ns: u64) {
-        (self.recovery.until_ns, self.recovery.open) = (until_ns, true);
+        (self.recovery.until_ns, self.recovery.open, self.recovery.owes_word) = (until_ns, true, true);
         self.table.rights.withhold(true);
     }
 
     /// A session comes back, with the memory and the id that it had. Its client opens its routes, publishes again
     /// what is unanswered, and then says that it has: see [`republished`](Self::republished).
+    ///
+    /// MAY_HAVE_RUN where what it has open can't be settled: the window has ended (the shell's clock may have said
+    /// otherwise), or this director has taken something of it before. BUSY while it is still here.
     pub fn resume_session(
         &mut self,
         id: u64,
@@ -280,6 +290,12 @@ impl<M: Memory> DirectorCore<M> {
         outbox: M::Ro,
         inbox: M::Rw,
     ) -> Result<usize, Status> {
+        if !self.recovery.open || self.recovery.spent.contains(&id) {
+            return Err(Status::MayHaveRun);
+        }
+        if self.session_ids.contains_key(&id) {
+            return Err(Status::Busy);
+        }
         let key = self.attach_session(id, identity, shape, published, outbox, inbox)?;
         self.sessions[key].republishing = true;
         self.recovery.republishing += 1;
@@ -311,8 +327,8 @@ impl<M: Memory> DirectorCore<M> {
         identity: Identity,
         shape: WorkShape,
         carried: &CarriedOver,
-        work: M::Rw,
-        page: M::Ro,
+        (work, page): (M::Rw, M::Ro),
+        fx: &mut impl Effects,
     ) -> Result<usize, Status> {
         if self.workers.len() >= limits::WORKERS_MAX {
             return Err(Status::Busy);
@@ -322,8 +338,14 @@ impl<M: Memory> DirectorCore<M> {
         carried.entries.iter().for_each(|&(e, entry)| worker.carry(e, entry));
         let key = self.workers.insert(worker);
         if let Some(inherited) = self.recovery.workers.iter_mut().find(|w| w.worker == id) {
-            inherited.presence = Presence::Presented(carried.taken);
+            let was = std::mem::replace(&mut inherited.presence, Presence::Presented(carried.taken));
             inherited.is_telling = true;
+            if was == Presence::Missed {
+                // The window ended while it was on its way to this thread: verdicts were given for what it never begins.
+                let behind = inherited.entries.extract_if(.., |(_, entry)| entry.position >= carried.taken);
+                let unbegun = behind.map(|(_, entry)| (entry.session, entry.ticket)).collect();
+                self.end_unbegun(unbegun, fx);
+            }
         }
         self.recovery_news();
         Ok(key)
@@ -415,7 +437,11 @@ impl<M: Memory> DirectorCore<M> {
     /// Nobody will ask about these any more.
     fn forget_ledgers(&mut self, fx: &mut impl Effects) {
         let recovery = &mut self.recovery;
+        if std::mem::take(&mut recovery.owes_word) {
+            fx.settled_all();
+        }
         recovery.tickets.clear();
+        recovery.spent.clear();
         (recovery.incomplete, recovery.unsettled) = (false, false);
         recovery.workers.retain(|w| {
             let keep = w.presence == Presence::Missed || w.is_telling;

@@ -77,7 +77,7 @@ fn session_row(s: &SessionInfo) -> FromDirector {
 
 /// Asks a director for all of it.
 pub fn ask(bus: &Bus) -> Result<Inspection, Error> {
-    let channel = greet(bus, Role::Monitor, ANSWER_NS)?;
+    let (channel, _) = greet(bus, Role::Monitor, ANSWER_NS)?;
     channel.send_message(&ToDirector::Inspect, &[]).map_err(Error::io("asking what is attached"))?;
     let mut inspection = Inspection::default();
     loop {
@@ -92,7 +92,7 @@ pub fn ask(bus: &Bus) -> Result<Inspection, Error> {
 
 /// Asks a director to drain a worker.
 pub fn drain(bus: &Bus, worker: u64) -> Result<(), Error> {
-    let channel = greet(bus, Role::Monitor, ANSWER_NS)?;
+    let (channel, _) = greet(bus, Role::Monitor, ANSWER_NS)?;
     channel.send_message(&ToDirector::Drain { worker }, &[]).map_err(Error::io("asking to drain"))?;
     match channel.answer(ANSWER_NS)? {
         (FromDirector::Provided { status: Status::Ok, .. }, _) => Ok(()),
@@ -137,7 +137,7 @@ pub fn explain(
         let bounds = format!("up to {}", limits::EXPLAIN_GROUPS_MAX);
         return Err(Error::Option { what: "the number of groups", value: groups.len() as u64, bounds });
     }
-    let channel = greet(bus, Role::Monitor, ANSWER_NS)?;
+    let (channel, _) = greet(bus, Role::Monitor, ANSWER_NS)?;
     let key = match key {
         None => None,
         Some(KeyText::Number(number)) => Some(Key::number(number)),
@@ -172,7 +172,7 @@ pub fn explain(
 
 /// Asks a director to read its policy anew.
 pub fn reload(bus: &Bus) -> Result<(), Error> {
-    let channel = greet(bus, Role::Monitor, ANSWER_NS)?;
+    let (channel, _) = greet(bus, Role::Monitor, ANSWER_NS)?;
     channel.send_message(&ToDirector::Reload, &[]).map_err(Error::io("asking to reload"))?;
     match channel.answer(ANSWER_NS)? {
         (FromDirector::Reloaded { applied: true, .. }, _) => Ok(()),

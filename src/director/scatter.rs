@@ -516,6 +516,7 @@ impl<M: Memory> DirectorCore<M> {
         let Some(to) = operation.providers.iter().find(able).map(|p| p.worker) else { return false };
         let part = self.forget_part(call);
         self.queue_part(call, part.map_or(Vec::new(), |part| part.keys), to);
+        self.news = true; // that one's queue may have been looked at already
         true
     }
 

@@ -115,7 +115,7 @@ pub struct Attached {
 impl Attached {
     /// Attaches with fresh memory. Blocks for two round trips on a socket.
     pub fn attach(bus: &Bus, shape: WorkShape, waiter: &Waiter) -> Result<Attached, Error> {
-        let channel = greet(bus, Role::Worker, ANSWER_NS)?;
+        let (channel, _) = greet(bus, Role::Worker, ANSWER_NS)?;
         let page_bytes = shape.progress().words as u64 * 8;
         let (page, page_fd) =
             sealed::create("trine progress page", page_bytes, page_bytes, Kind::WriterOnly)?;
@@ -147,7 +147,7 @@ impl Attached {
     /// Comes back, to a new director. Returns whether that one knew it: if not, this attachment is good for nothing
     /// but answering what it has begun. Blocks for two round trips on a socket.
     pub fn come_back(&mut self, bus: &Bus, waiter: &Waiter) -> Result<bool, Error> {
-        let channel = greet(bus, Role::Worker, BACK_NS)?;
+        let (channel, _) = greet(bus, Role::Worker, BACK_NS)?;
         // A director listens. From here on nothing more is taken from the old ring, whatever becomes of this one.
         let taken = self.core.stop_taking();
         let (worker, credential, shape) = (self.core.id(), self.credential, self.shape);

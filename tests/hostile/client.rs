@@ -59,7 +59,7 @@ pub fn run(input: &[u8]) -> u64 {
             }
             8 => drop(core.any_ended(now_ns, &mut fx)),
             9 => core.reclaim(now_ns, &mut fx),
-            10 => core.republish(&mut fx),
+            10 => core.republish(bytes.number(), &mut fx),
             11 => {
                 core.park();
                 core.awake();

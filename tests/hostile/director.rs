@@ -204,7 +204,7 @@ impl Bus {
             else {
                 return;
             };
-            self.director.resume_worker(id, who, WORK, &carried, work, p)
+            self.director.resume_worker(id, who, WORK, &carried, (work, p), &mut self.fx)
         };
         if let Ok(key) = attached {
             self.workers.push(Worker { key, page, gone: false });

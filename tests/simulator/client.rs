@@ -11,7 +11,7 @@ use trine::{Status, Unheld};
 use crate::simulator::coverage::Seen;
 use crate::simulator::holdings::{KEYS, words};
 use crate::simulator::memory::{Cpu, Role, Segment, Sim};
-use crate::simulator::plan::DIRECTOR;
+use crate::simulator::plan::{DIRECTOR, Mutation};
 use crate::simulator::referee::Call;
 use crate::simulator::scatter::Scatter;
 use crate::simulator::worker::{OPERATIONS, PLAIN};
@@ -69,6 +69,8 @@ pub struct Client<'c> {
     held: Vec<u32>,
     /// There is a director, as far as it knows.
     attached: bool,
+    /// The last director that has heard of all that was open.
+    settled: u64,
     /// Since when there is none.
     lost_ns: u64,
     look_at_ns: u64,
@@ -187,7 +189,10 @@ fn run_session(cpu: &Cpu<'_>) -> Option<()> {
     let inbox = Segment::new(Role::Inbox(cpu.party, shape), session);
     let core = ClientCore::new(shape, cpu.map(&outbox), cpu.map(&inbox));
     let memory = [outbox.clone(), inbox.clone()];
-    world.send_director(cpu.party, ToDirector::AttachSession { id: 0, published: 0, shape, outbox, inbox });
+    world.send_director(
+        cpu.party,
+        ToDirector::AttachSession { id: 0, published: 0, settled: 0, shape, outbox, inbox },
+    );
     let ToPeer::Attached { id } = world.answer_of_director(cpu)? else { return None };
     world.note(cpu.party, || format!("is session {id:#x}"));
 
@@ -202,6 +207,7 @@ fn run_session(cpu: &Cpu<'_>) -> Option<()> {
         scatters: Vec::new(),
         held: Vec::new(),
         attached: true,
+        settled: world.places[cpu.party].connection.get(),
         lost_ns: 0,
         look_at_ns: 0,
         sign: (0, u64::MAX),
@@ -267,7 +273,9 @@ impl<'c> Client<'c> {
     fn look_for_director(&mut self, now_ns: u64) {
         let (world, party) = (&self.cpu.world, self.cpu.party);
         if world.chance(world.plan.mishaps) {
-            self.cpu.sleep(now_ns + world.some_ns(2 * world.plan.window));
+            let rung = self.cpu.sleep(now_ns + world.some_ns(2 * world.plan.window));
+            // It is away, not at its doorbell.
+            world.places[party].rung.set(rung || world.places[party].rung.get());
         }
         self.look_at_ns = world.look_again_ns();
         if world.connect(party) {
@@ -309,21 +317,34 @@ impl<'c> Client<'c> {
         let world = &self.cpu.world;
         let [outbox, inbox] = self.memory.clone();
         let (shape, published) = (world.plan.session, self.core.published());
-        let attach = ToDirector::AttachSession { id: self.id, published, shape, outbox, inbox };
+        let (id, settled) = (self.id, self.settled);
+        let director = world.places[self.cpu.party].connection.get();
+        let attach = ToDirector::AttachSession { id, published, settled, shape, outbox, inbox };
         world.send_director(self.cpu.party, attach);
-        let ToPeer::Attached { .. } = world.answer_of_director(self.cpu)? else {
-            world.note(self.cpu.party, || "is not known any more".into());
-            self.unknown = true;
-            self.core.abandon(Status::MayHaveRun, &mut Bell(self.cpu));
-            return None;
-        };
+        match world.answer_of_director(self.cpu)? {
+            ToPeer::Attached { .. } => {}
+            ToPeer::Busy => return None,
+            _ => {
+                world.note(self.cpu.party, || "is not known any more".into());
+                self.unknown = true;
+                self.core.abandon(Status::MayHaveRun, &mut Bell(self.cpu));
+                return None;
+            }
+        }
+        if world.chance(30) {
+            // It takes its time: what nobody began is tried again meanwhile.
+            self.core.reclaim(world.now_ns.get(), &mut Bell(self.cpu));
+        }
         for number in 0..OPERATIONS.len() {
             if self.routes[number] {
                 self.routes[number] = self.ask_route(number)? == Status::Ok;
             }
         }
         world.note(self.cpu.party, || "publishes again".into());
-        self.core.republish(&mut Bell(self.cpu));
+        let known_from =
+            if world.plan.mutation == Mutation::KnownPublishedAgain { u64::MAX } else { published };
+        self.core.republish(known_from, &mut Bell(self.cpu));
+        self.settled = director;
         world.send_director(self.cpu.party, ToDirector::Republished);
         world.saw(Seen::SessionCameBack);
         Some(())

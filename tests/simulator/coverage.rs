@@ -60,6 +60,7 @@ pub enum Seen {
     WorkerMissed,
     SessionCameBack,
     SessionRefused,
+    MissedADirector,
     DeadAtStart,
     DiedLater,
     Unreadable,
@@ -94,7 +95,7 @@ pub enum Seen {
 }
 
 /// All of them, in order.
-pub const ALL: [Seen; 87] = [
+pub const ALL: [Seen; 88] = [
     Seen::Ok,
     Seen::WorkerError,
     Seen::OneWay,
@@ -151,6 +152,7 @@ pub const ALL: [Seen; 87] = [
     Seen::WorkerMissed,
     Seen::SessionCameBack,
     Seen::SessionRefused,
+    Seen::MissedADirector,
     Seen::DeadAtStart,
     Seen::DiedLater,
     Seen::Unreadable,

@@ -144,6 +144,13 @@ impl Effects for Hands<'_> {
         }
     }
 
+    fn settled_all(&mut self) {
+        self.world.note(DIRECTOR, || "has settled all".into());
+        if self.world.plan.mutation != Mutation::SettledUnsaid {
+            self.world.settled.set(self.world.epoch.get());
+        }
+    }
+
     fn forget_ledger(&mut self, worker: u64) {
         self.world.note(DIRECTOR, || format!("forgets the ledger of worker {worker:#x}"));
         self.world.saw(Seen::LedgerForgotten);
@@ -321,17 +328,20 @@ impl Director<'_> {
     fn handle(&mut self, party: usize, message: ToDirector) {
         let (cpu, world) = (self.cpu, &self.cpu.world);
         match message {
-            ToDirector::AttachSession { id, published, shape, outbox, inbox } => {
+            ToDirector::AttachSession { id, published, settled, shape, outbox, inbox } => {
                 let resumed = id != 0;
-                let is_late = world.now_ns.get() >= self.window_ends_ns;
-                if resumed && (is_late || self.peers.sessions.iter().any(|s| s.id == id)) {
+                let refuse = || {
                     world.saw(Seen::SessionRefused);
-                    return world.send_peer(party, ToPeer::Refused);
+                    world.send_peer(party, ToPeer::Refused);
+                };
+                if resumed && settled < world.settled.get() {
+                    world.saw(Seen::MissedADirector);
+                    return refuse();
                 }
                 let id = if resumed { id } else { self.next_id() };
                 world.referee.borrow_mut().named(outbox.session, id);
                 // One that was closed and forgotten within the window may come back to the same director.
-                [&outbox, &inbox].iter().for_each(|memory| memory.returned.set(false));
+                let were_returned = [&outbox, &inbox].map(|memory| memory.returned.replace(false));
                 let identity = Identity::default();
                 let (o, i) = (cpu.map(&outbox), cpu.map(&inbox));
                 let attached = if resumed {
@@ -339,7 +349,18 @@ impl Director<'_> {
                 } else {
                     self.core.attach_session(id, identity, shape, published, o, i)
                 };
-                let Ok(key) = attached else { return };
+                let key = match attached {
+                    Ok(key) => key,
+                    Err(status) => {
+                        outbox.returned.set(were_returned[0]);
+                        inbox.returned.set(were_returned[1]);
+                        return if status == Status::Busy {
+                            world.send_peer(party, ToPeer::Busy)
+                        } else {
+                            refuse()
+                        };
+                    }
+                };
                 self.peers.sessions.push(SessionPeer { key, party, id, outbox, inbox, resumed });
                 world.send_peer(party, ToPeer::Attached { id });
             }
@@ -464,7 +485,10 @@ impl Director<'_> {
         cpu.system_call();
         let (w, p, identity) = (cpu.map(&work), cpu.map(page), Identity::default());
         let key = match &carried {
-            Some(carried) => self.core.resume_worker(id, identity, shape, carried, w, p),
+            Some(carried) => {
+                let fx = &mut Hands { world, peers: &mut self.peers, death: false };
+                self.core.resume_worker(id, identity, shape, carried, (w, p), fx)
+            }
             None => self.core.attach_worker(id, identity, shape, start, w, p),
         };
         let Ok(key) = key else { return world.fail(|| "no room for a worker".into()) };

@@ -116,7 +116,8 @@ impl<'c> Cpu<'c> {
     }
 
     /// Sleeps until something is there for this party, or `until_ns`. Something that is there already counts.
-    pub fn sleep(&self, until_ns: u64) {
+    /// Returns whether it was rung.
+    pub fn sleep(&self, until_ns: u64) -> bool {
         let (world, place) = (&self.world, &self.world.places[self.party]);
         world.saw(Seen::Parked);
         world.drain(self.party);
@@ -131,9 +132,10 @@ impl<'c> Cpu<'c> {
             place.state.set(State::Sleeps);
         }
         self.yielder.suspend(());
-        place.rung.set(false);
+        let rung = place.rung.take();
         world.note(self.party, || "wakes".into());
         self.meet_fate();
+        rung
     }
 
     /// At each step: the place where lives are cut.

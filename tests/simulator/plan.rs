@@ -90,6 +90,10 @@ pub enum Mutation {
     LateWorkBody,
     /// A worker marks a call done before it has answered it.
     DoneBeforeStamp,
+    /// A director that has settled all, and forgets the ledgers, does not say so to the next.
+    SettledUnsaid,
+    /// A client that comes back publishes again what it has published since it presented itself, too.
+    KnownPublishedAgain,
 }
 
 /// How a party's life is cut.
@@ -269,6 +273,26 @@ impl Plan {
             (self.gentle, self.mishaps, self.window, self.look) = (false, 0, 30_000, 200);
             self.fates[DIRECTOR] = Fate::Killed(rng.u32(40..600));
             self.successors = vec![Fate::Killed(rng.u32(60..600)), Fate::Lives];
+        }
+        if mutation == Mutation::SettledUnsaid {
+            // A worker dies with its director, and a client is away for as long as the next one lives.
+            (self.gentle, self.mishaps, self.window, self.look, self.stall) = (false, 0, 300, 20, None);
+            (self.exclusive, self.stops_after, self.work_steps, self.stop) = (None, None, 200, 20_000);
+            self.fates = [Fate::Lives; PARTIES];
+            self.fates[DIRECTOR] = Fate::Killed(rng.u32(60..400));
+            self.fates[WORKERS.start] = Fate::Killed(rng.u32(20..200));
+            self.fates[CLIENTS.start] = Fate::Stops(rng.u32(60..300));
+            self.successors = vec![Fate::Killed(rng.u32(30..300)), Fate::Lives];
+        }
+        if mutation == Mutation::KnownPublishedAgain {
+            // A worker and its director die, and a client that waits for one call finds later that another never began.
+            (self.gentle, self.mishaps, self.window, self.stall) = (false, 0, 30_000, None);
+            (self.session.slots, self.work.slots, self.share_max, self.program) = (4, 8, 7, 12);
+            (self.exclusive, self.stops_after, self.deadlines) = (None, None, false);
+            self.fates = [Fate::Lives; PARTIES];
+            self.fates[DIRECTOR] = Fate::Killed(rng.u32(100..1_000));
+            (self.fates[WORKERS.start], self.replace) = (Fate::Killed(rng.u32(20..300)), true);
+            (self.work_steps, self.waiting_per_route, self.successors) = (0, 64, vec![Fate::Lives]);
         }
         if matches!(mutation, Mutation::WithdrawnUnsaid | Mutation::MarksDropped) {
             // Rights that several want, workers that change their minds, and directors that die one after another.

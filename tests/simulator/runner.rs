@@ -194,6 +194,13 @@ fn pass_time(world: &World) -> bool {
     if next == u64::MAX {
         return false;
     }
+    // A director looks every second whether one that has hung for ever has done what it had, and finds nothing.
+    let alone = CLIENTS.clone().all(|client| has_ended(world, client))
+        && WORKERS.clone().all(|worker| timer(worker) == u64::MAX)
+        && world.places.iter().all(|place| place.to_director.borrow().is_empty());
+    if alone && world.hung_for_ever.get() && world.unwatched.get() {
+        return false;
+    }
     check_stopped_clients(world, timer);
     world.now_ns.set(world.now_ns.get().max(next));
     true

@@ -246,7 +246,11 @@ impl<'c> Worker<'c> {
     fn look_for_director(&mut self, now_ns: u64) {
         let world = &self.cpu.world;
         if world.chance(world.plan.mishaps) {
-            self.cpu.sleep(now_ns + world.some_ns(2 * world.plan.window));
+            let (place, until_ns) =
+                (&world.places[self.cpu.party], now_ns + world.some_ns(2 * world.plan.window));
+            let rung = self.cpu.sleep(until_ns);
+            // It is away, not at its doorbell.
+            place.rung.set(rung || place.rung.get());
         }
         self.look_at_ns = world.look_again_ns();
         if !world.connect(self.cpu.party) {

@@ -47,6 +47,7 @@ pub enum ToDirector {
     AttachSession {
         id: u64,
         published: u64,
+        settled: u64,
         shape: SessionShape,
         outbox: Rc<Segment>,
         inbox: Rc<Segment>,
@@ -110,6 +111,8 @@ pub enum ToPeer {
     },
     /// It does not know whoever says that he was here before.
     Refused,
+    /// Not now.
+    Busy,
     RouteOpened {
         status: Status,
     },
@@ -212,6 +215,8 @@ pub struct World {
     pub window_ends_ns: Cell<u64>,
     /// It can be connected to.
     pub listens: Cell<bool>,
+    /// The last director that had settled all that it found.
+    pub settled: Cell<u64>,
     /// By worker's id.
     pub links: RefCell<BTreeMap<u64, Linked>>,
     pub load: Cell<Load>,
@@ -255,6 +260,7 @@ impl World {
             is_up: Cell::new(false),
             window_ends_ns: Cell::new(0),
             listens: Cell::new(false),
+            settled: Cell::new(0),
             links: RefCell::default(),
             load: Cell::default(),
             seen: Cell::new(0),
@@ -551,14 +557,22 @@ impl World {
 
     /// The director's next message. `None`: it is gone.
     pub fn answer_of_director(&self, cpu: &Cpu<'_>) -> Option<ToPeer> {
-        loop {
+        let mut rung = false;
+        let answer = loop {
             match self.receive(&self.places[cpu.party].to_peer) {
-                Some(message) => return Some(message),
-                None if self.places[cpu.party].evicted.get() && self.is_silent(cpu.party) => return None,
-                None if self.is_connected(cpu.party) || self.has_mail(cpu.party) => cpu.sleep(u64::MAX),
-                None => return None,
+                Some(message) => break Some(message),
+                None if self.places[cpu.party].evicted.get() && self.is_silent(cpu.party) => break None,
+                None if self.is_connected(cpu.party) || self.has_mail(cpu.party) => {
+                    rung |= cpu.sleep(u64::MAX);
+                }
+                None => break None,
             }
+        };
+        // Only the socket was waited for: the doorbell is for who comes to it.
+        if rung {
+            self.places[cpu.party].rung.set(true);
         }
+        answer
     }
 
     /// Whether nothing is on its way between it and the director.
