@@ -135,6 +135,8 @@ pub struct Session {
     /// The epoch of the last director that has heard of all that was open: one that came after it, and that has
     /// settled all without this session, leaves nobody who could say what became of that.
     settled: u64,
+    /// Questions for a key that were given up: their answers, which come in order, are yet to come.
+    late_keys: u32,
     /// `None` while there is no director.
     channel: Option<Channel>,
     /// The director that this session is coming back to, from one look to the next.
@@ -190,17 +192,23 @@ pub enum Asked {
     Elsewhere(Domain),
 }
 
-/// Tells a director what a route's number means.
-fn ask_route(channel: &Channel, number: u32, name: &RouteName, within_ns: u64) -> Result<Asked, Error> {
+/// Tells a director what a route's number means. Answers that were given up may come first.
+fn ask_route(
+    channel: &Channel,
+    number: u32,
+    name: &RouteName,
+    late_keys: &mut u32,
+    within_ns: u64,
+) -> Result<Asked, Error> {
     let RouteName { service, operation } = name.clone();
     let ask = ToDirector::OpenRoute { route: number, service, operation };
     channel.send_message(&ask, &[]).map_err(Error::io("asking for a route"))?;
     let until_ns = now_ns() + within_ns;
     loop {
         match channel.answer(until_ns.saturating_sub(now_ns()).max(1))? {
-            // The late answer to a question that was given up.
             (FromDirector::RouteOpened { route, .. }, _) if route != number => {}
             (FromDirector::RouteElsewhere { route, .. }, _) if route != number => {}
+            (FromDirector::KeyNamed { .. }, _) if *late_keys > 0 => *late_keys -= 1,
             (FromDirector::RouteElsewhere { domain, .. }, _) => return Ok(Asked::Elsewhere(domain)),
             (FromDirector::RouteOpened { status: Status::Ok, .. }, _) => return Ok(Asked::Open),
             (FromDirector::RouteOpened { status, message, .. }, _) => {
@@ -265,6 +273,7 @@ impl Session {
             clogged_ns: 0,
             is_spent: false,
             settled: epoch,
+            late_keys: 0,
             channel: Some(channel),
             arrival: None,
             arrived: false,
@@ -310,7 +319,7 @@ impl Session {
         }
         while let Some(name) = routes.get(to.routes) {
             if self.open_routes.get(to.routes) == Some(&true) {
-                let asked = ask_route(&to.channel, to.routes as u32, name, within_ns);
+                let asked = ask_route(&to.channel, to.routes as u32, name, &mut 0, within_ns);
                 if !matches!(asked, Ok(_) | Err(Error::Refused { .. })) {
                     asked?;
                 } else {
@@ -348,7 +357,9 @@ impl Session {
             self.look_at_ns = later_ns + LOOK_AT_SILENT_NS;
         }
         match came_back {
-            Ok(channel) => (self.channel, self.lost_ns, self.arrived) = (Some(channel), 0, true),
+            Ok(channel) => {
+                (self.channel, self.lost_ns, self.late_keys, self.arrived) = (Some(channel), 0, 0, true);
+            }
             Err(Error::Refused { status: Status::MayHaveRun, .. }) => {
                 self.unknown = true;
                 self.core.abandon(Status::MayHaveRun, &mut self.bells);
@@ -388,7 +399,7 @@ impl Session {
     /// Tells the director what a route's number means. Blocks for a round trip on a socket.
     pub fn open_route(&mut self, number: u32, name: &RouteName) -> Result<Asked, Error> {
         let Some(channel) = &self.channel else { return Err(Error::DirectorGone(std::time::Duration::ZERO)) };
-        let asked = ask_route(channel, number, name, ANSWER_NS)?;
+        let asked = ask_route(channel, number, name, &mut self.late_keys, ANSWER_NS)?;
         let number = number as usize;
         if number >= self.open_routes.len() {
             self.open_routes.resize(number + 1, false);
@@ -415,12 +426,21 @@ impl Session {
         let Some(channel) = &self.channel else { return Err(Error::DirectorGone(std::time::Duration::ZERO)) };
         let ask = ToDirector::NameKey { name: name.clone() };
         channel.send_message(&ask, &[]).map_err(Error::io("asking for a key"))?;
-        match channel.answer(ANSWER_NS)? {
-            (FromDirector::KeyNamed { status: Status::Ok, word }, _) => Ok(Key::from_word(word, true)),
-            (FromDirector::KeyNamed { status, .. }, _) => {
-                Err(Error::Refused { status, message: status.text().into() })
+        let until_ns = now_ns() + ANSWER_NS;
+        self.late_keys += 1;
+        loop {
+            match channel.answer(until_ns.saturating_sub(now_ns()).max(1))? {
+                (FromDirector::RouteOpened { .. } | FromDirector::RouteElsewhere { .. }, _) => {}
+                (FromDirector::KeyNamed { status, word }, _) => {
+                    self.late_keys -= 1;
+                    match status {
+                        _ if self.late_keys > 0 => {}
+                        Status::Ok => return Ok(Key::from_word(word, true)),
+                        _ => return Err(Error::Refused { status, message: status.text().into() }),
+                    }
+                }
+                _ => return Err(unexpected()),
             }
-            _ => Err(crate::control::greeting::unexpected()),
         }
     }
 
@@ -449,11 +469,12 @@ impl Session {
                 // A late answer, to a question that was given up, says nothing.
                 Ok(Received::Message(FromDirector::Closing, _)) => {}
                 Ok(Received::Message(
-                    FromDirector::RouteOpened { .. }
-                    | FromDirector::RouteElsewhere { .. }
-                    | FromDirector::KeyNamed { .. },
+                    FromDirector::RouteOpened { .. } | FromDirector::RouteElsewhere { .. },
                     _,
                 )) => {}
+                Ok(Received::Message(FromDirector::KeyNamed { .. }, _)) if self.late_keys > 0 => {
+                    self.late_keys -= 1;
+                }
                 _ => {
                     // What is open goes on: workers still answer, and the next director settles the rest.
                     (self.channel, self.lost_ns) = (None, now_ns());
@@ -619,10 +640,13 @@ mod tests {
         };
         answer(4, Status::Ok);
         answer(5, Status::NoSuchService);
-        let asked = ask_route(&client, 5, &route, ANSWER_NS);
+        director.send_message(&FromDirector::KeyNamed { status: Status::Ok, word: 1 }, &[]).unwrap();
+        let mut late_keys = 1;
+        let asked = ask_route(&client, 5, &route, &mut late_keys, ANSWER_NS);
         assert!(matches!(asked, Err(Error::Refused { status: Status::NoSuchService, .. })), "{asked:?}");
         answer(5, Status::NoSuchService);
         answer(6, Status::Ok);
-        ask_route(&client, 6, &route, ANSWER_NS).unwrap();
+        ask_route(&client, 6, &route, &mut late_keys, ANSWER_NS).unwrap();
+        assert_eq!(late_keys, 0);
     }
 }
