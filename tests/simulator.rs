@@ -31,7 +31,7 @@ use simulator::plan::{Mutation, Plan};
 use simulator::runner::Runner;
 use trine::Unheld;
 
-const SCHEDULES: u64 = 20_000;
+const SCHEDULES: u64 = 200_000;
 /// Schedules in which a rule that is switched off must have shown.
 const MUTANT_SCHEDULES: u64 = 50_000;
 
@@ -49,16 +49,30 @@ fn every_call_ends_exactly_once_and_truly() {
     }
     let (first, schedules) =
         (number("TRINE_FIRST").unwrap_or(0), number("TRINE_SCHEDULES").unwrap_or(SCHEDULES));
-    for seed in first..first + schedules {
-        if let Err(why) = runner.run(seed, Mutation::None, false) {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let seeds = |thread: usize| (first..first + schedules).skip(thread).step_by(threads);
+    let run = |thread| {
+        let mut runner = Runner::default();
+        let failed =
+            seeds(thread).find_map(|seed| Some((seed, runner.run(seed, Mutation::None, false).err()?)));
+        (runner.coverage, failed)
+    };
+    let results = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|thread| scope.spawn(move || run(thread))).collect();
+        running.into_iter().map(|thread| thread.join().expect("a thread of schedules")).collect::<Vec<_>>()
+    });
+    let mut coverage = runner.coverage;
+    for (part, failed) in results {
+        if let Some((seed, why)) = failed {
             panic!(
                 "schedule {seed}: {why}\nreplay it with \
                  TRINE_SEED={seed} cargo test --test simulator every_call -- --nocapture"
             );
         }
+        coverage.join(&part);
     }
-    println!("{}", runner.coverage);
-    let missing = runner.coverage.missing();
+    println!("{coverage}");
+    let missing = coverage.missing();
     assert!(schedules < SCHEDULES || missing.is_empty(), "no schedule has met {missing:?}");
 }
 

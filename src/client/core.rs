@@ -453,6 +453,10 @@ impl<M: Memory> ClientCore<M> {
         let n = self.slots.len() as u64;
         let s = &mut self.slots[slot as usize];
         s.outcome.judge(s.ticket);
+        if s.outcome.status == Status::Cancelled {
+            // Its caller has not given it up: a director took the session for gone, and its worker passed it over.
+            s.outcome.status = Status::NotBegun;
+        }
         let may_rerun = s.outcome.head().flags & reply_flag::MAY_RERUN != 0;
         s.died += u32::from(s.outcome.status == Status::WorkerDied);
         let again = match s.outcome.status {

@@ -27,16 +27,17 @@ impl fmt::Display for Tally {
     }
 }
 
-/// Reconciles a round: every call that was made.
-pub fn reconcile(log: &Log, tally: &mut Tally) {
+/// Reconciles a bank's round: every call that was made. Returns how many ended how.
+pub fn reconcile(log: &Log, bank: usize) -> BTreeMap<String, u64> {
+    let mut ends = BTreeMap::new();
     for client in 0..CLIENTS {
-        let made = log.next(client).load(Ordering::SeqCst) as usize;
-        let killed_below = log.killed_below(client).load(Ordering::SeqCst) as usize;
+        let made = log.next(bank, client).load(Ordering::SeqCst) as usize;
+        let killed_below = log.killed_below(bank, client).load(Ordering::SeqCst) as usize;
         for n in 0..CALLS.min(made + 1) {
-            let call = log.call(client * CALLS + n);
+            let call = log.call(Log::id(bank, client, n));
             match check(&call, n < killed_below) {
                 Ok(None) => {}
-                Ok(Some(end)) => *tally.ends.entry(end).or_default() += 1,
+                Ok(Some(end)) => *ends.entry(end).or_default() += 1,
                 Err(why) => panic!(
                     "call {n} of client {client} {why}: {:?}, begun {:?}, finished {:?}",
                     status_of(call.end.load(Ordering::SeqCst)),
@@ -46,7 +47,7 @@ pub fn reconcile(log: &Log, tally: &mut Tally) {
             }
         }
     }
-    tally.rounds += 1;
+    ends
 }
 
 /// One call: how it ended, or what is wrong with that. A call whose client was killed has no end.

@@ -1,11 +1,14 @@
 //! What everybody did, in a file that all map: a store that was made outlives its process.
 //!
 //! ```text
-//! head   round │ per client: next, killed below, quiet since
-//! calls  per client: { end, begun, finished } × CALLS
+//! head   round │ per client: quiet since, and by bank: next, killed below
+//! calls  per bank, per client: { end, begun, finished } × CALLS
 //! ```
 //! A client gives its calls numbers in order, and notes one before it sends it. Whoever runs a call counts it as begun
 //! before and as finished after.
+//!
+//! Rounds use two banks by turns. What nobody waits for may run after its round: a client that has posted a call which was
+//! never begun sends it again when it looks the next time. So a bank is checked twice, the second time after the next round.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,7 +21,8 @@ pub const CLIENTS: usize = 8;
 pub const CALLS: usize = 100_000;
 
 const HEAD: usize = 16 + CLIENTS * 16;
-const WORDS: usize = HEAD + CLIENTS * CALLS * 3;
+const WORDS: usize = HEAD + BANKS * CLIENTS * CALLS * 3;
+pub const BANKS: usize = 2;
 
 /// Not a call yet.
 pub const UNUSED: u32 = 0;
@@ -82,19 +86,29 @@ impl Log {
         self.word(0)
     }
 
+    /// The bank of a round in which calls are made.
+    pub fn bank_of(round: u32) -> usize {
+        round as usize / 2 % BANKS
+    }
+
     /// The next number that a client gives.
-    pub fn next(&self, client: usize) -> &AtomicU32 {
-        self.word(16 + client * 16)
+    pub fn next(&self, bank: usize, client: usize) -> &AtomicU32 {
+        self.word(16 + client * 16 + bank)
     }
 
     /// What has a number below, and no end, was lost with its client.
-    pub fn killed_below(&self, client: usize) -> &AtomicU32 {
-        self.word(17 + client * 16)
+    pub fn killed_below(&self, bank: usize, client: usize) -> &AtomicU32 {
+        self.word(18 + client * 16 + bank)
     }
 
     /// The round in which a client was last done: all its calls had ended, and a call came back.
     pub fn quiet(&self, client: usize) -> &AtomicU32 {
-        self.word(18 + client * 16)
+        self.word(20 + client * 16)
+    }
+
+    /// What a client's n-th call of a round is called everywhere.
+    pub fn id(bank: usize, client: usize, n: usize) -> usize {
+        (bank * CLIENTS + client) * CALLS + n
     }
 
     pub fn call(&self, id: usize) -> Call<'_> {
@@ -103,14 +117,14 @@ impl Log {
     }
 
     /// Takes a client's next number; `None`: there is none left in this round.
-    pub fn number(&self, client: usize) -> Option<usize> {
-        let n = self.next(client).load(Ordering::Relaxed) as usize;
+    pub fn number(&self, bank: usize, client: usize) -> Option<usize> {
+        let n = self.next(bank, client).load(Ordering::Relaxed) as usize;
         if n == CALLS {
             return None;
         }
-        let id = client * CALLS + n;
+        let id = Log::id(bank, client, n);
         self.call(id).end.store(SENT, Ordering::SeqCst);
-        self.next(client).store(n as u32 + 1, Ordering::SeqCst);
+        self.next(bank, client).store(n as u32 + 1, Ordering::SeqCst);
         Some(id)
     }
 
@@ -120,13 +134,13 @@ impl Log {
         assert_eq!(before, SENT, "call {id} ended twice: {:?} and {:?}", status_of(before), status_of(end));
     }
 
-    /// Forgets all calls: nobody makes any.
-    pub fn clear(&self) {
+    /// Forgets all calls of a bank: nobody makes any there.
+    pub fn clear(&self, bank: usize) {
         for client in 0..CLIENTS {
-            let used = self.next(client).swap(0, Ordering::SeqCst) as usize;
-            self.killed_below(client).store(0, Ordering::SeqCst);
-            for id in client * CALLS..client * CALLS + used {
-                let call = self.call(id);
+            let used = self.next(bank, client).swap(0, Ordering::SeqCst) as usize;
+            self.killed_below(bank, client).store(0, Ordering::SeqCst);
+            for n in 0..used {
+                let call = self.call(Log::id(bank, client, n));
                 for word in [call.end, call.begun, call.finished] {
                     word.store(0, Ordering::SeqCst);
                 }

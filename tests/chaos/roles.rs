@@ -169,10 +169,11 @@ fn client() {
             Err(error) => expect_death(&error),
         }
     };
-    let mut caller = Caller { log: &log, number, client: &client, route, open: VecDeque::new() };
+    let mut caller = Caller { log: &log, number, bank: 0, client: &client, route, open: VecDeque::new() };
     while !STOP.load(Ordering::SeqCst) {
         let round = log.round().load(Ordering::SeqCst);
         if round % 2 == 1 {
+            caller.bank = Log::bank_of(round);
             caller.call_while(&mut random, || log.round().load(Ordering::SeqCst) == round);
         } else if log.quiet(number).load(Ordering::SeqCst) != round {
             // The director may have been killed since the last call: this one finds the next.
@@ -191,6 +192,7 @@ fn client() {
 struct Caller<'c> {
     log: &'c Log,
     number: usize,
+    bank: usize,
     client: &'c Client,
     route: Route,
     open: VecDeque<(usize, Vec<u8>, Pending<'c>)>,
@@ -216,7 +218,7 @@ impl Caller<'_> {
 
     /// Sends one call of many kinds. Returns whether more can be sent.
     fn send(&mut self, random: &mut Random) -> bool {
-        let Some(id) = self.log.number(self.number) else { return false };
+        let Some(id) = self.log.number(self.bank, self.number) else { return false };
         let len = match random.next() % 32 {
             0 => 20_000,
             1..5 => 500,

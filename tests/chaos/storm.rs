@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::books::{Tally, bus_id, imbalance, reconcile, segments_of};
-use crate::log::{CLIENTS, Log};
+use crate::log::{BANKS, CLIENTS, Log};
 use crate::support::{Place, Random, Role};
 
 const WORKERS: usize = 6;
@@ -31,6 +31,8 @@ struct Storm {
     place: Place,
     log: Log,
     path: PathBuf,
+    /// The bank of the round's calls.
+    bank: usize,
     random: Random,
     /// `None` while nobody is started in its place.
     director: Option<Role>,
@@ -53,6 +55,7 @@ pub fn run(seed: u64, length: Duration) -> Tally {
     let mut storm = Storm {
         log,
         path,
+        bank: 0,
         random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
         director: None,
         workers: Vec::new(),
@@ -109,7 +112,7 @@ impl Storm {
 
     /// A stretch of storm.
     fn rage(&mut self, until: Instant) {
-        self.log.round().fetch_add(1, Ordering::SeqCst);
+        self.bank = Log::bank_of(self.log.round().fetch_add(1, Ordering::SeqCst) + 1);
         // Some rounds are rough, and some leave time for a window to end, or a director to be given up.
         let pace_ms = [20, 80, 300][self.below(3) as usize];
         while Instant::now() < until {
@@ -159,8 +162,8 @@ impl Storm {
         self.stopped.retain(|(_, stopped)| *stopped != who);
         self.leaving.retain(|&leaving| leaving != who);
         if let Who::Client(n) = who {
-            let next = self.log.next(n).load(Ordering::SeqCst);
-            self.log.killed_below(n).store(next + 1, Ordering::SeqCst);
+            let next = self.log.next(self.bank, n).load(Ordering::SeqCst);
+            self.log.killed_below(self.bank, n).store(next + 1, Ordering::SeqCst);
         }
         self.count(match who {
             Who::Director => "directors killed",
@@ -241,8 +244,13 @@ impl Storm {
     /// No more storm until every call has ended and everybody is back; then all is checked.
     fn rest(&mut self) {
         self.rest_until_balanced();
-        reconcile(&self.log, &mut self.tally);
-        self.log.clear();
+        for (end, calls) in reconcile(&self.log, self.bank) {
+            *self.tally.ends.entry(end).or_default() += calls;
+        }
+        self.tally.rounds += 1;
+        let last = (self.bank + 1) % BANKS;
+        reconcile(&self.log, last);
+        self.log.clear(last);
     }
 
     fn rest_until_balanced(&mut self) {

@@ -210,6 +210,13 @@ impl Coverage {
         self.steps += steps;
     }
 
+    /// What others have met.
+    pub fn join(&mut self, other: &Coverage) {
+        self.counts.iter_mut().zip(other.counts).for_each(|(count, more)| *count += more);
+        self.schedules += other.schedules;
+        self.steps += other.steps;
+    }
+
     /// What no schedule has met.
     pub fn missing(&self) -> Vec<Seen> {
         ALL.into_iter().filter(|&what| self.counts[what as usize] == 0).collect()
