@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::core::{ClientCore, Effects, Outcome};
 use crate::access::Domain;
 use crate::bus::Bus;
-use crate::control::greeting::{ANSWER_NS, greet, unexpected};
+use crate::control::greeting::{ANSWER_NS, greet, is_late, unexpected};
 use crate::control::message::{FromDirector, Role, ToDirector};
 use crate::control::name::Name;
 use crate::control::socket::{Channel, Received};
@@ -293,8 +293,7 @@ impl Session {
         match self.arrive(&mut arrival, routes, within_ns) {
             Ok(()) => Ok(arrival.channel),
             Err(error) => {
-                let is_late = matches!(error, Error::DirectorGone(after) if !after.is_zero());
-                self.arrival = is_late.then_some(arrival);
+                self.arrival = is_late(&error).then_some(arrival);
                 Err(error)
             }
         }

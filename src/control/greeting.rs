@@ -78,6 +78,11 @@ fn greet_once(bus: &Bus, role: Role, within_ns: u64) -> Result<(Channel, u64), E
     }
 }
 
+/// Whether a director has not answered in time, and may yet: it is there.
+pub(crate) fn is_late(error: &Error) -> bool {
+    matches!(error, Error::DirectorGone(after) if !after.is_zero())
+}
+
 /// A message that nobody asked for.
 pub(crate) fn unexpected() -> Error {
     Error::Fault(Fault::Message { kind: 0, len: 0, why: "it answers nothing that was asked" })

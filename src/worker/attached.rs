@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use super::core::{Begun, Effects, Taken, WorkerCore};
 use super::rights::Rights;
 use crate::bus::Bus;
-use crate::control::greeting::{ANSWER_NS, Patience, greet, unexpected};
+use crate::control::greeting::{ANSWER_NS, Patience, greet, is_late, unexpected};
 use crate::control::message::{FromDirector, Role, ToDirector};
 use crate::control::name::Name;
 use crate::control::socket::{Channel, Received};
@@ -62,17 +62,14 @@ struct Opened {
     director: Doorbell,
 }
 
-/// Presents a worker, and waits for the answer.
-fn present(
-    channel: &Channel,
-    open: &ToDirector,
-    page: &OwnedFd,
-    own: &Doorbell,
-    within_ns: u64,
-) -> Result<Opened, Error> {
-    let ToDirector::OpenWorker { shape, .. } = open else { return Err(unexpected()) };
+/// Presents a worker.
+fn present(channel: &Channel, open: &ToDirector, page: &OwnedFd, own: &Doorbell) -> Result<(), Error> {
     let presented = channel.send_message(open, &[page.as_fd(), own.as_fd()]);
-    presented.map_err(Error::io("presenting the worker"))?;
+    presented.map_err(Error::io("presenting the worker"))
+}
+
+/// What answers that.
+fn opened(channel: &Channel, shape: WorkShape, within_ns: u64) -> Result<Opened, Error> {
     let (FromDirector::WorkerOpened { worker, credential, start }, fds) = channel.answer(within_ns)? else {
         return Err(unexpected());
     };
@@ -100,6 +97,8 @@ pub struct Attached {
     own: Doorbell,
     /// `None` once the director is gone.
     channel: Option<Channel>,
+    /// A director that it has presented itself to, and that has not answered yet.
+    arrival: Option<Channel>,
     control_read: u64,
     /// Answers to Provide and the like that came while something else was awaited.
     provided: VecDeque<(Status, String)>,
@@ -122,7 +121,8 @@ impl Attached {
         let own = Doorbell::among(Among::users(&[own_uid(), peer_uid(channel.as_fd())?]))?;
         let (worker, credential, taken, holds) = (0, [0; 2], 0, false);
         let open = ToDirector::OpenWorker { worker, credential, taken, holds, shape };
-        let opened = present(&channel, &open, &page_fd, &own, ANSWER_NS)?;
+        present(&channel, &open, &page_fd, &own)?;
+        let opened = opened(&channel, shape, ANSWER_NS)?;
         waiter.add_doorbell(&own, 0)?;
         waiter.add_socket(&channel, 0)?;
         Ok(Attached {
@@ -135,6 +135,7 @@ impl Attached {
             page: page_fd,
             own,
             channel: Some(channel),
+            arrival: None,
             control_read: 0,
             provided: VecDeque::new(),
             named: VecDeque::new(),
@@ -147,16 +148,18 @@ impl Attached {
     /// Comes back, to a new director. Returns whether that one knew it: if not, this attachment is good for nothing
     /// but answering what it has begun. Blocks for two round trips on a socket.
     pub fn come_back(&mut self, bus: &Bus, waiter: &Waiter) -> Result<bool, Error> {
-        let (channel, _) = greet(bus, Role::Worker, BACK_NS)?;
-        // A director listens. From here on nothing more is taken from the old ring, whatever becomes of this one.
-        let taken = self.core.stop_taking();
-        let (worker, credential, shape) = (self.core.id(), self.credential, self.shape);
-        let holds = self.rights.is_held();
-        let open = ToDirector::OpenWorker { worker, credential, taken, holds, shape };
-        let opened = match present(&channel, &open, &self.page, &self.own, BACK_NS) {
+        let channel = match self.arrival.take() {
+            Some(channel) => channel,
+            None => self.present_itself(bus)?,
+        };
+        let opened = match opened(&channel, self.shape, BACK_NS) {
             Ok(opened) => opened,
             Err(Error::Refused { status: Status::MayHaveRun, .. }) => return Ok(false),
-            Err(error) => return Err(error),
+            Err(error) => {
+                // What it has presented it does not take back: that director may have given it work already.
+                self.arrival = is_late(&error).then_some(channel);
+                return Err(error);
+            }
         };
         waiter.add_socket(&channel, 0)?;
         self.core.resume(opened.start, opened.work);
@@ -172,6 +175,17 @@ impl Attached {
         self.owes_word = false;
         self.channel = Some(channel);
         Ok(true)
+    }
+
+    fn present_itself(&mut self, bus: &Bus) -> Result<Channel, Error> {
+        let (channel, _) = greet(bus, Role::Worker, BACK_NS)?;
+        // A director listens. From here on nothing more is taken from the old ring, whatever becomes of this one.
+        let taken = self.core.stop_taking();
+        let (worker, credential, shape) = (self.core.id(), self.credential, self.shape);
+        let holds = self.rights.is_held();
+        let open = ToDirector::OpenWorker { worker, credential, taken, holds, shape };
+        present(&channel, &open, &self.page, &self.own)?;
+        Ok(channel)
     }
 
     /// Forgets those of which nothing is mapped any more.

@@ -198,7 +198,7 @@ fn pass_time(world: &World) -> bool {
     let alone = CLIENTS.clone().all(|client| has_ended(world, client))
         && WORKERS.clone().all(|worker| timer(worker) == u64::MAX)
         && world.places.iter().all(|place| place.to_director.borrow().is_empty());
-    if alone && world.hung_for_ever.get() && world.unwatched.get() {
+    if alone && world.is_up.get() && world.hung_for_ever.get() && world.unwatched.get() {
         return false;
     }
     check_stopped_clients(world, timer);
