@@ -5,7 +5,8 @@
 //! ```
 //! How far a worker is stands in its progress page, and is read only when the cached copy says that it has its
 //! share: a read costs a transfer of the line. The share is what the worker does in about 20 µs, but at least two:
-//! one that runs and one that waits, so that it never stands idle, and behind a long call little has to wait. What a
+//! one that runs and one that waits, so that it never stands idle, and behind a long call little has to wait. One that has
+//! done its whole share before anybody looked gets twice as much: a director that shares its CPU looks seldom. What a
 //! worker has begun and keeps, to answer it later, leaves room for as much again: it goes on beside it.
 
 use std::collections::HashMap;
@@ -270,10 +271,15 @@ impl<M: Memory> Worker<M> {
             }
             return;
         }
-        let each_ns = now_ns.saturating_sub(self.looked_ns) / newly;
-        self.service_ns = (3 * self.service_ns + each_ns) / 4;
-        let wish = SHARE_NS / self.service_ns.max(1);
-        self.share = wish.clamp(SHARE_MIN, 2 * self.share);
+        let took_ns = now_ns.saturating_sub(self.looked_ns);
+        let each_ns = took_ns / newly;
+        // One that has done all may have stood idle for most of that time: who looks seldom learns little.
+        let has_done_all = completed == self.given;
+        self.service_ns =
+            if has_done_all { self.service_ns.min(each_ns) } else { (3 * self.service_ns + each_ns) / 4 };
+        let could_do_more = has_done_all && newly >= self.share() && took_ns < LONG_NS;
+        let wish = if could_do_more { u64::MAX } else { SHARE_NS / self.service_ns.max(1) };
+        self.share = wish.clamp(SHARE_MIN, 2 * self.share().max(SHARE_MIN));
         (self.completed, self.looked_ns) = (completed, now_ns);
     }
 
