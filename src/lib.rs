@@ -63,7 +63,8 @@ pub mod worker;
 
 pub use bus::Bus;
 pub use client::call::{Draft, Hops, KeptLoan, KeptReply, Loan, Pending, Reply};
-pub use client::handle::{Client, ClientOptions, Route, Ticket};
+pub use client::handle::{Client, Route, Ticket};
+pub use client::options::ClientOptions;
 pub use client::parts::{Part, Parts};
 pub use director::explain::{Explanation, Finding};
 pub use director::handle::{Director, DirectorHandle, DirectorOptions, DirectorReloader, DirectorStopper};

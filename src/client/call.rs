@@ -4,7 +4,8 @@ use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
 use super::core::Outcome;
-use super::handle::{Client, Ended, Inner, Route, Ticket, deadline_ns, not_sent};
+use super::handle::{Client, Route, Ticket};
+use super::inner::{Ended, Inner, deadline_ns, not_sent};
 use super::session::{Buffers, Session};
 use crate::error::{CallError, Error, Status};
 use crate::layout::{HEAD, LINE, Place, Record, Request, WORD_PAYLOAD_AT, WORD_REPLY_AT};

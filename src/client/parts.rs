@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::call::{Draft, Loan, Payload, Reply, allocate, finish, reserve_reply};
 use super::group::{Looked, PartEnd};
-use super::handle::{About, Client, Ended, Inner, Ticket, deadline_ns, not_sent};
+use super::handle::{Client, Ticket};
+use super::inner::{Ended, Inner, deadline_ns, not_sent};
+use super::look::About;
 use super::session::Buffers;
 use crate::error::{CallError, Status};
 use crate::layout::{LINE, Record, Request, WORD_REPLY_AT, flag};
