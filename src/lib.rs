@@ -76,6 +76,7 @@ pub use identity::Identity;
 pub use resource::{Changes, Key, Policy, Priority, Resource, ServiceOptions, Unheld};
 pub use shared::{Reader, Shared};
 pub use waiting::{Armed, Until, Waiting};
-pub use worker::handle::{RequestId, Stopper, Worker, WorkerOptions};
+pub use worker::handle::{RequestId, Worker, WorkerOptions};
 pub use worker::request::{Details, Kept, Request, Served, SharedMut};
 pub use worker::rights::Event;
+pub use worker::stop::Stopper;

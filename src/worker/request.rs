@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use super::attached::Attached;
 use super::core::Begun;
-use super::handle::{Inner, RequestId, Worker};
+use super::handle::{RequestId, Worker};
+use super::inner::Inner;
 use crate::error::Status;
 use crate::identity::Identity;
 use crate::layout::{HEAD, LINE, Place, reply_place};
