@@ -115,7 +115,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Name`]; [`Error::Refused`] with BAD_RESOURCE if another name has the same hash, and with BUSY for
-    /// more than [`NAMED_KEYS_MAX`](limits::NAMED_KEYS_MAX) names.
+    /// more than [`NAMED_KEYS_MAX`](crate::limits::NAMED_KEYS_MAX) names.
     pub fn key(&self, name: &str) -> Result<Key, Error> {
         self.check_fork()?;
         let name = Name::new("key", name)?;

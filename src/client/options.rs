@@ -23,7 +23,7 @@ pub struct ClientOptions {
     pub reply_arena: u64,
     /// How long calls look for a director before they end DIRECTOR_GONE.
     pub director_gone: Duration,
-    /// Whether a signal that this thread handles ends its wait: see [`Client::was_interrupted`].
+    /// Whether a signal that this thread handles ends its wait: see [`Client::was_interrupted`](crate::Client::was_interrupted).
     pub interruptible: bool,
 }
 
