@@ -7,16 +7,15 @@
 //! calls of a route go in their order, routes that wait have equal turns, no worker has more than its share, none
 //! with room stands idle while somebody waits for it, and every call ends.
 
-use std::cell::Cell;
-use std::rc::Rc;
+mod world;
 
 use proptest::prelude::*;
-use trine::client::core::ClientCore;
-use trine::core::{Memory, Read, Write};
+use trine::core::{Read, Write};
 use trine::director::core::{DirectorCore, Load, Peer, Settings};
-use trine::layout::{LINE, ReplyHead, Request, SessionShape, WorkShape};
-use trine::worker::core::{Begun, Taken, WorkerCore};
+use trine::layout::{LINE, Request, SessionShape, WorkShape};
+use trine::worker::core::{Begun, Taken};
 use trine::{Fault, Identity, Status};
+use world::{Control, Plain, Shell};
 
 const ROUTES: usize = 2;
 const SESSION: SessionShape =
@@ -24,102 +23,8 @@ const SESSION: SessionShape =
 const WORK: WorkShape = WorkShape { slots: 4 };
 const NAMES: [&str; ROUTES] = ["x", "y"];
 
-/// Plain memory.
-#[derive(Clone)]
-struct Words(Rc<[Cell<u64>]>);
-
-impl Words {
-    fn new(words: usize) -> Words {
-        Words((0..words).map(|_| Cell::new(0)).collect())
-    }
-}
-
-impl Read for Words {
-    fn load(&self, word: usize) -> u64 {
-        self.0.get(word).map_or(0, Cell::get)
-    }
-
-    fn acquire(&self) {}
-}
-
-impl Write for Words {
-    fn store(&self, word: usize, value: u64) {
-        if let Some(cell) = self.0.get(word) {
-            cell.set(value);
-        }
-    }
-
-    fn release(&self) {}
-
-    fn full(&self) {}
-}
-
-struct Plain;
-
-impl Memory for Plain {
-    type Ro = Words;
-    type Rw = Words;
-}
-
-/// All effects: what matters is what there is to map, and that nobody is at fault.
-#[derive(Default)]
-struct Hands {
-    to_map: Vec<(usize, u16, usize)>,
-    to_unmap: Vec<(usize, u16)>,
-    faults: Vec<(Peer, Fault)>,
-    forgotten: Vec<Peer>,
-}
-
-impl trine::director::core::Effects for Hands {
-    fn ring(&mut self, _: Peer) {}
-
-    fn map_session(&mut self, worker: usize, index: u16, session: usize) {
-        self.to_map.push((worker, index, session));
-    }
-
-    fn unmap_session(&mut self, worker: usize, index: u16) {
-        self.to_unmap.push((worker, index));
-    }
-
-    fn fault(&mut self, peer: Peer, fault: Fault) {
-        self.faults.push((peer, fault));
-    }
-
-    fn forget(&mut self, peer: Peer) {
-        self.forgotten.push(peer);
-    }
-
-    fn clock_ns(&mut self) -> u64 {
-        0
-    }
-}
-
-impl trine::client::core::Effects for Hands {
-    fn ring_director(&mut self) {}
-}
-
-impl trine::worker::core::Effects for Hands {
-    fn ring_client(&mut self, _: u64) {}
-
-    fn ring_director(&mut self) {}
-
-    fn clock_ns(&mut self) -> u64 {
-        0
-    }
-}
-
-struct Client {
-    core: ClientCore<Plain>,
-    key: usize,
-    id: u64,
-    outbox: Words,
-    inbox: Words,
-}
-
 struct Worker {
-    core: WorkerCore<Plain>,
-    key: usize,
-    work: Words,
+    end: world::Worker,
     /// Position of the next record that the oracle has not seen.
     seen: u64,
     provides: [bool; ROUTES],
@@ -145,12 +50,12 @@ struct Call {
 
 struct Bus {
     director: DirectorCore<Plain>,
-    clients: Vec<Client>,
+    clients: Vec<world::Client>,
     workers: Vec<Worker>,
     calls: Vec<Call>,
     /// By client and route: the calls that are fresh or wait, in their order.
     lines: [[Vec<usize>; ROUTES]; 2],
-    fx: Hands,
+    shell: Shell,
     now_ns: u64,
     last_id: u64,
     settings: Settings,
@@ -188,11 +93,12 @@ impl Bus {
             workers: Vec::new(),
             calls: Vec::new(),
             lines: Default::default(),
-            fx: Hands::default(),
+            shell: Shell::default(),
             now_ns: 1,
             last_id: 0,
             settings,
         };
+        bus.shell.may_fault = true;
         bus.attach_worker([true; ROUTES]);
         for _ in 0..2 {
             bus.attach_client();
@@ -201,28 +107,21 @@ impl Bus {
     }
 
     fn attach_client(&mut self) {
-        let (outbox, inbox) = (Words::new(SESSION.outbox().words), Words::new(SESSION.inbox().words));
         self.last_id += 1;
-        let id = self.last_id;
-        let (o, i) = (outbox.clone(), inbox.clone());
-        let key = self.director.attach_session(id, Identity::default(), SESSION, 0, o, i).expect("room");
+        let client = world::Client::attach(&mut self.director, self.last_id, Identity::default(), SESSION);
         for (number, name) in NAMES.into_iter().enumerate() {
-            let status = self.director.open_route(key, number as u32, "service", name, &mut self.fx);
+            let status =
+                self.director.open_route(client.key, number as u32, "service", name, &mut self.shell);
             assert_eq!(status, Status::Ok);
         }
-        let core = ClientCore::new(SESSION, outbox.clone(), inbox.clone());
-        self.clients.push(Client { core, key, id, outbox, inbox });
+        self.clients.push(client);
     }
 
     fn attach_worker(&mut self, provides: [bool; ROUTES]) {
-        let (work, page) = (Words::new(WORK.work().words), Words::new(WORK.progress().words));
         self.last_id += 1;
-        let id = self.last_id;
-        let (w, p) = (work.clone(), page.clone());
-        let key = self.director.attach_worker(id, Identity::default(), WORK, 0, w, p).expect("room");
-        let core = WorkerCore::new(id, WORK, 0, work.clone(), page);
+        let end = world::Worker::attach(&mut self.director, self.last_id, Identity::default(), WORK);
         let (given, begun) = (Vec::new(), Vec::new());
-        self.workers.push(Worker { core, key, work, seen: 0, provides: [false; ROUTES], given, begun });
+        self.workers.push(Worker { end, seen: 0, provides: [false; ROUTES], given, begun });
         self.provide(self.workers.len() - 1, provides);
     }
 
@@ -230,27 +129,28 @@ impl Bus {
         let worker = &mut self.workers[worker];
         worker.provides = provides;
         let names: Vec<&str> = (0..ROUTES).filter(|&r| provides[r]).map(|r| NAMES[r]).collect();
-        assert_eq!(self.director.provide(worker.key, "service", 0, &names), Status::Ok);
+        assert_eq!(self.director.provide(worker.end.key, "service", 0, &names), Status::Ok);
     }
 
-    fn map(&mut self) {
-        for (worker, index, session) in std::mem::take(&mut self.fx.to_map) {
-            let Some(w) = self.workers.iter_mut().find(|w| w.key == worker) else { continue };
-            let Some(c) = self.clients.iter().find(|c| c.key == session) else { continue };
-            w.core.map_session(index, c.id, SESSION, c.outbox.clone(), c.inbox.clone());
-            self.director.session_mapped(worker, index, true, &mut self.fx);
+    /// Workers do as they were told. Returns whether there was anything to do.
+    fn map(&mut self) -> bool {
+        let maps = self.shell.take_maps();
+        for &(worker, (index, session)) in &maps {
+            let client = self.clients.iter().find(|c| c.key == session).expect("it has not left");
+            let worker = self.workers.iter_mut().find(|w| w.end.key == worker).expect("it has not died");
+            worker.end.map(index, client, &mut self.director, &mut self.shell);
         }
+        !maps.is_empty()
     }
 
     /// Turns until nothing more is asked for, and compares.
     fn turn(&mut self) -> Checked {
-        loop {
-            self.map();
+        self.map();
+        self.one_turn()?;
+        while self.map() {
             self.one_turn()?;
-            if self.fx.to_map.is_empty() {
-                return self.compare_shares();
-            }
         }
+        self.compare_shares()
     }
 
     fn one_turn(&mut self) -> Checked {
@@ -259,8 +159,8 @@ impl Bus {
             |line: &Vec<usize>| line.first().is_some_and(|&id| self.calls[id].state == State::Waiting);
         let waited = std::array::from_fn(|c| std::array::from_fn(|r| waits(&before[c][r])));
         self.now_ns += 10;
-        let _ = self.director.turn(self.now_ns, &mut self.fx);
-        prop_assert_eq!(&self.fx.faults, &[]);
+        let _ = self.director.turn(self.now_ns, &mut self.shell);
+        prop_assert_eq!(&self.shell.faults, &[]);
         let given = self.see_given()?;
         let refused = self.see_ended()?;
         self.compare_lines(&before, waited, &given, &refused)
@@ -273,11 +173,11 @@ impl Bus {
             let mut last = [[None; ROUTES]; 2];
             loop {
                 let at = WORK.work().ring + (worker.seen % u64::from(WORK.slots)) as usize * LINE;
-                if worker.work.load(at) != worker.seen + 1 {
+                if worker.end.work.load(at) != worker.seen + 1 {
                     break;
                 }
                 worker.seen += 1;
-                let id = worker.work.load(at + 6) as usize;
+                let id = worker.end.work.load(at + 6) as usize;
                 let call = &mut self.calls[id];
                 let line = &self.lines[call.client][call.route];
                 let place = line.iter().position(|&c| c == id);
@@ -302,9 +202,8 @@ impl Bus {
             if matches!(state, State::Ended(_)) {
                 continue;
             }
-            let core = &mut self.clients[client].core;
-            let Some(outcome) = core.look(name, self.now_ns, &mut self.fx) else { continue };
-            core.release(core.slot_of(name));
+            let client = &mut self.clients[client];
+            let Some(outcome) = client.ended(name, self.now_ns, &mut self.shell) else { continue };
             self.calls[id].state = State::Ended(outcome.status);
             if state != State::Given {
                 prop_assert!(!outcome.may_have_run);
@@ -367,7 +266,7 @@ impl Bus {
     /// Two clients' calls of one operation that waited before and wait still have had equal turns, unless a worker
     /// has yet to map one's memory.
     fn compare_turns(&self, waited: [[bool; ROUTES]; 2], gone: [[usize; ROUTES]; 2]) -> Checked {
-        for route in (0..ROUTES).filter(|_| self.fx.to_map.is_empty()) {
+        for route in (0..ROUTES).filter(|_| !self.shell.any_maps()) {
             if (0..2).all(|client| waited[client][route] && !self.lines[client][route].is_empty()) {
                 let [a, b] = [gone[0][route], gone[1][route]];
                 prop_assert!(a.abs_diff(b) <= 1, "{} and {} of two that wait were given", a, b);
@@ -405,20 +304,18 @@ impl Bus {
     }
 
     fn submit(&mut self, client: usize, route: usize) {
-        let core = &mut self.clients[client].core;
-        let Some(slot) = core.reserve() else { return };
         let id = self.calls.len();
         let mut record = [0; LINE];
         record[6] = id as u64;
         let request = Request { operation: route as u32, len: 16, capacity: 64, ..Request::default() };
-        let name = core.submit(slot, request, &record, &mut self.fx);
+        let Some(name) = self.clients[client].submit(request, &record, &mut self.shell) else { return };
         self.calls.push(Call { client, route, name, state: State::Fresh });
         self.lines[client][route].push(id);
     }
 
     fn take(&mut self, worker: usize) -> Checked {
         let worker = &mut self.workers[worker];
-        match worker.core.take(self.now_ns, &mut self.fx) {
+        match worker.end.core.take(self.now_ns, &mut self.shell) {
             Ok(Taken::Begun(begun)) => {
                 let id = begun.record[6] as usize;
                 let next = worker.given.iter().find(|&&g| worker.begun.iter().all(|(_, b)| *b != g));
@@ -436,13 +333,13 @@ impl Bus {
         if which < worker.begun.len() {
             let (begun, id) = worker.begun.swap_remove(which);
             worker.given.retain(|&g| g != id);
-            worker.core.reply(begun, ReplyHead::default(), &mut [0; LINE], &mut self.fx);
+            worker.end.answer(begun, &mut self.shell);
         }
     }
 
     fn kill(&mut self, worker: usize) -> Checked {
         let mut worker = self.workers.swap_remove(worker);
-        self.director.worker_dead(worker.key, &mut self.fx);
+        self.director.worker_dead(worker.end.key, &mut self.shell);
         // Clients look before the next turn: what was begun has ended, the rest stands in line again.
         for (id, status) in self.see_ended()? {
             let begun = worker.begun.iter().any(|(_, b)| *b == id);
@@ -473,13 +370,17 @@ impl Bus {
             prop_assert!(matches!(call.state, State::Ended(_)), "call {} is {:?}", id, call.state);
         }
         for client in &self.clients {
-            self.director.session_gone(client.key, &mut self.fx);
+            self.director.session_gone(client.key, &mut self.shell);
         }
-        for (worker, index) in std::mem::take(&mut self.fx.to_unmap) {
-            self.director.session_unmapped(worker, index, &mut self.fx);
+        let unmap = |control: &Control| match *control {
+            Control::Unmap { index } => Some(index),
+            _ => None,
+        };
+        for (worker, index) in self.shell.take(unmap) {
+            self.director.session_unmapped(worker, index, &mut self.shell);
         }
         for worker in &self.workers {
-            self.director.worker_dead(worker.key, &mut self.fx);
+            self.director.worker_dead(worker.end.key, &mut self.shell);
         }
         prop_assert_eq!(self.director.load(), Load::default());
         Ok(())
@@ -492,17 +393,17 @@ fn a_session_at_fault_is_kept_until_it_is_said_to_be_gone() {
     bus.map();
     let (key, ring) = (bus.clients[0].key, SESSION.outbox().ring);
     bus.clients[0].outbox.store(ring, 99);
-    let _ = bus.director.turn(1, &mut bus.fx);
+    let _ = bus.director.turn(1, &mut bus.shell);
     let fault = Fault::Stamp { position: 0, stamp: 99 };
-    assert_eq!(bus.fx.faults, [(Peer::Session(key), fault)]);
+    assert_eq!(bus.shell.faults, [(Peer::Session(key), fault)]);
 
     // The key stays taken, though nobody has mapped the session any more.
-    bus.director.worker_dead(bus.workers[0].key, &mut bus.fx);
-    assert_eq!(bus.fx.forgotten, [Peer::Worker(bus.workers[0].key)]);
-    let _ = bus.director.turn(2, &mut bus.fx);
-    bus.clients.iter().for_each(|client| bus.director.session_gone(client.key, &mut bus.fx));
+    bus.director.worker_dead(bus.workers[0].end.key, &mut bus.shell);
+    assert_eq!(bus.shell.forgotten, [Peer::Worker(bus.workers[0].end.key)]);
+    let _ = bus.director.turn(2, &mut bus.shell);
+    bus.clients.iter().for_each(|client| bus.director.session_gone(client.key, &mut bus.shell));
     assert_eq!(bus.director.load(), Load::default());
-    assert_eq!(bus.fx.faults.len(), 1);
+    assert_eq!(bus.shell.faults.len(), 1);
 }
 
 proptest! {

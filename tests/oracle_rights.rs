@@ -5,120 +5,28 @@
 //! nobody dies, and that in the end every call has ended. A part of a scatter is taken by whoever holds all its keys, in
 //! its place among the calls on each of them; and each key of a scatter is in one part.
 
-use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
-use std::rc::Rc;
+mod world;
+
+use std::collections::HashMap;
 
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng};
-use trine::client::core::ClientCore;
 use trine::client::group::Looked;
-use trine::core::{Memory, Read, Write};
-use trine::director::core::{DirectorCore, Peer, Settings, Told};
+use trine::director::core::{DirectorCore, Settings};
 use trine::director::late::{Holds, holds_bit};
 use trine::director::recovery::CarriedOver;
-use trine::layout::{LINE, ReplyHead, Request, SessionShape, WorkShape, flag};
+use trine::layout::{LINE, Request, SessionShape, WorkShape, flag};
 use trine::resource::Action;
-use trine::worker::core::{Begun, Taken, WorkerCore};
-use trine::{Fault, Identity, Key, Resource, ServiceOptions, Status, Unheld, scatter};
+use trine::worker::core::Begun;
+use trine::{Identity, Key, Resource, ServiceOptions, Status, Unheld, scatter};
+use world::{Control, Plain, Shell, Words};
 
 const CLIENTS: usize = 2;
 const WORKERS: usize = 3;
 const KEYS: u64 = 6;
 
-/// Memory of one thread.
-#[derive(Clone)]
-struct Words(Rc<[Cell<u64>]>);
-
-impl Words {
-    fn new(words: usize) -> Self {
-        Words((0..words).map(|_| Cell::new(0)).collect())
-    }
-}
-
-impl Read for Words {
-    fn load(&self, word: usize) -> u64 {
-        self.0.get(word).map_or(0, Cell::get)
-    }
-    fn acquire(&self) {}
-}
-
-impl Write for Words {
-    fn store(&self, word: usize, value: u64) {
-        if let Some(at) = self.0.get(word) {
-            at.set(value);
-        }
-    }
-    fn release(&self) {}
-    fn full(&self) {}
-}
-
-struct Plain;
-impl Memory for Plain {
-    type Ro = Words;
-    type Rw = Words;
-}
-
-/// What is on its way to a worker.
-enum Control {
-    Map(u16, usize),
-    Granted(u64, Resource),
-    Recalled(u64, Resource, u64),
-}
-
-/// By worker's key in the director: what was sent to it.
-#[derive(Default)]
-struct Shell(RefCell<HashMap<usize, VecDeque<Control>>>);
-
-impl Shell {
-    fn push(&self, worker: usize, control: Control) {
-        self.0.borrow_mut().entry(worker).or_default().push_back(control);
-    }
-}
-
-impl trine::director::core::Effects for &Shell {
-    fn ring(&mut self, _: Peer) {}
-    fn map_session(&mut self, worker: usize, index: u16, session: usize) {
-        self.push(worker, Control::Map(index, session));
-    }
-    fn unmap_session(&mut self, _: usize, _: u16) {}
-    fn fault(&mut self, peer: Peer, fault: Fault) {
-        panic!("{peer:?}: {fault}");
-    }
-    fn forget(&mut self, peer: Peer) {
-        if let Peer::Worker(key) = peer {
-            self.0.borrow_mut().remove(&key);
-        }
-    }
-    fn clock_ns(&mut self) -> u64 {
-        1
-    }
-    fn tell(&mut self, worker: usize, told: Told<'_>) {
-        match told {
-            Told::Granted { sequence, resource, .. } => {
-                self.push(worker, Control::Granted(sequence, resource))
-            }
-            Told::Recalled { sequence, resource, before, .. } => {
-                self.push(worker, Control::Recalled(sequence, resource, before));
-            }
-            Told::Drain { .. } => {}
-        }
-    }
-}
-impl trine::worker::core::Effects for &Shell {
-    fn ring_client(&mut self, _: u64) {}
-    fn ring_director(&mut self) {}
-    fn clock_ns(&mut self) -> u64 {
-        1
-    }
-}
-impl trine::client::core::Effects for &Shell {
-    fn ring_director(&mut self) {}
-}
-
 struct Client {
-    core: ClientCore<Plain>,
-    memory: (Words, Words),
+    end: world::Client,
     open: Vec<u64>,
     /// Open scatters: what each is called, and the keys that parts were about.
     scatters: Vec<(u64, u64)>,
@@ -126,8 +34,7 @@ struct Client {
 }
 
 struct Worker {
-    key: usize,
-    core: WorkerCore<Plain>,
+    end: world::Worker,
     heard: u64,
     /// Position, keys, the reply right.
     begun: Vec<(u64, Vec<u64>, Begun)>,
@@ -182,53 +89,40 @@ impl World {
             world.workers.push(worker);
         }
         for id in 0..CLIENTS {
-            let memory = (Words::new(SHAPE.outbox().words), Words::new(SHAPE.inbox().words));
-            let (outbox, inbox) = memory.clone();
             let nobody = Identity::default();
-            let key =
-                world.director.attach_session(id as u64 + 1, nobody, SHAPE, 0, outbox, inbox).expect("room");
-            assert_eq!(key, id);
-            assert_eq!(
-                world.director.open_route(key, 0, "service", "operation", &mut &world.shell),
-                Status::Ok
-            );
-            let core = ClientCore::new(SHAPE, memory.0.clone(), memory.1.clone());
-            world.clients.push(Client {
-                core,
-                memory,
-                open: Vec::new(),
-                scatters: Vec::new(),
-                sequences: [0; KEYS as usize],
-            });
+            let end = world::Client::attach(&mut world.director, id as u64 + 1, nobody, SHAPE);
+            assert_eq!(end.key, id);
+            let status = world.director.open_route(id, 0, "service", "operation", &mut world.shell);
+            assert_eq!(status, Status::Ok);
+            let sequences = [0; KEYS as usize];
+            world.clients.push(Client { end, open: Vec::new(), scatters: Vec::new(), sequences });
         }
         world
     }
 
     fn new_worker(&mut self) -> Worker {
-        let (work, page) = (Words::new(WORK.work().words), Words::new(WORK.progress().words));
-        let (id, nobody) = (self.next_id, Identity::default());
+        let end = world::Worker::attach(&mut self.director, self.next_id, Identity::default(), WORK);
         self.next_id += 1;
-        let attached = self.director.attach_worker(id, nobody, WORK, 0, work.clone(), page.clone());
-        let key = attached.expect("room");
         let options = ServiceOptions::default().exclusive(self.unheld);
-        assert_eq!(self.director.provide_with(key, "service", 0, &["operation"], &options), Status::Ok);
-        let core = WorkerCore::new(id, WORK, 0, work, page);
-        Worker { key, core, heard: 0, begun: Vec::new(), recalls: Vec::new() }
+        let status = self.director.provide_with(end.key, "service", 0, &["operation"], &options);
+        assert_eq!(status, Status::Ok);
+        Worker { end, heard: 0, begun: Vec::new(), recalls: Vec::new() }
     }
 
     fn submit(&mut self, client: usize, key: u64) {
-        let Client { core, open, sequences, .. } = &mut self.clients[client];
-        let Some(slot) = core.reserve() else { return };
-        sequences[key as usize] += 1;
+        let Client { end, open, sequences, .. } = &mut self.clients[client];
         let mut record = [0; LINE];
-        (record[6], record[7]) = (client as u64, sequences[key as usize]);
+        (record[6], record[7]) = (client as u64, sequences[key as usize] + 1);
         let request = Request { flags: flag::HAS_KEY, key, len: 16, capacity: 64, ..Request::default() };
-        open.push(core.submit(slot, request, &record, &mut &self.shell));
+        if let Some(name) = end.submit(request, &record, &mut self.shell) {
+            sequences[key as usize] += 1;
+            open.push(name);
+        }
     }
 
     /// One request on several keys, in any order.
     fn scatter(&mut self, client: usize, rng: &mut TestRng) {
-        let Client { core, scatters, sequences, .. } = &mut self.clients[client];
+        let Client { end: world::Client { core, .. }, scatters, sequences, .. } = &mut self.clients[client];
         let mut keys: Vec<u64> = (0..KEYS).filter(|_| rng.random_bool(0.5)).collect();
         let turn = rng.random_range(0..KEYS as usize);
         let len = keys.len().max(1);
@@ -247,17 +141,17 @@ impl World {
         (record[6], record[7]) = (client as u64, self.scattered.len() as u64 - 1);
         let request = Request { len: 16, capacity: 64, ..Request::default() };
         let keys: Vec<Key> = keys.into_iter().map(Key::number).collect();
-        let name = core.submit_group(&slots, request, &record, &keys, |_, _| {}, &mut &self.shell);
+        let name = core.submit_group(&slots, request, &record, &keys, |_, _| {}, &mut self.shell);
         scatters.push((name, 0));
     }
 
     fn look_at_scatters(&mut self, client: usize) {
-        let Client { core, scatters, .. } = &mut self.clients[client];
+        let Client { end: world::Client { core, .. }, scatters, .. } = &mut self.clients[client];
         let (unheld, deaths, ended) = (self.unheld, self.deaths, &mut self.ended);
         scatters.retain_mut(|(name, seen)| {
             let all = u64::MAX >> (64 - core.group_keys(*name).len());
             loop {
-                let end = match core.look_group(*name, 1, &mut &self.shell) {
+                let end = match core.look_group(*name, 1, &mut self.shell) {
                     Looked::Part(end) => end,
                     Looked::Open => return true,
                     Looked::Done => {
@@ -282,15 +176,12 @@ impl World {
 
     fn look(&mut self, client: usize) {
         self.look_at_scatters(client);
-        let Client { core, open, .. } = &mut self.clients[client];
+        let Client { end, open, .. } = &mut self.clients[client];
         let mut ended = Vec::new();
-        open.retain(|&name| match core.look(name, 1, &mut &self.shell) {
-            Some(outcome) => {
-                ended.push(outcome.status);
-                core.release(core.slot_of(name));
-                false
-            }
-            None => true,
+        open.retain(|&name| {
+            let outcome = end.ended(name, 1, &mut self.shell);
+            ended.extend(outcome.iter().map(|outcome| outcome.status));
+            outcome.is_none()
         });
         for status in ended {
             let expected = match status {
@@ -306,27 +197,24 @@ impl World {
 
     /// A worker reads one control message.
     fn read(&mut self, w: usize) {
-        let key = self.workers[w].key;
-        let Some(control) = self.shell.0.borrow_mut().get_mut(&key).and_then(VecDeque::pop_front) else {
-            return;
-        };
-        match control {
-            Control::Map(index, session) => {
-                let (outbox, inbox) = self.clients[session].memory.clone();
-                self.workers[w].core.map_session(index, session as u64 + 1, SHAPE, outbox, inbox);
-                self.director.session_mapped(key, index, true, &mut &self.shell);
+        let worker = &mut self.workers[w];
+        match self.shell.next_for(worker.end.key) {
+            Some(Control::Map { index, session }) => {
+                let client = &self.clients[session].end;
+                worker.end.map(index, client, &mut self.director, &mut self.shell);
             }
-            Control::Granted(sequence, resource) => {
-                self.workers[w].heard = sequence;
+            Some(Control::Granted { sequence, resource }) => {
+                worker.heard = sequence;
                 for number in keys_of(resource) {
                     let holder = self.holders[number as usize].replace(w);
                     assert!(holder.is_none_or(|holder| holder == w), "key {number} has two holders");
                 }
             }
-            Control::Recalled(sequence, resource, before) => {
-                self.workers[w].heard = sequence;
-                self.workers[w].recalls.push((resource, before));
+            Some(Control::Recalled { sequence, resource, before }) => {
+                worker.heard = sequence;
+                worker.recalls.push((resource, before));
             }
+            Some(Control::Unmap { .. } | Control::Drain { .. }) | None => {}
         }
     }
 
@@ -335,20 +223,16 @@ impl World {
         if worker.begun.len() == 3 {
             return;
         }
-        worker.core.hear(worker.heard);
-        let position = worker.core.taken();
-        let begun = match worker.core.take(1, &mut &self.shell) {
-            Ok(Taken::Begun(begun)) => begun,
-            Ok(Taken::Unheard | Taken::Nothing) => return,
-            other => panic!("{other:?}"),
-        };
+        worker.end.core.hear(worker.heard);
+        let position = worker.end.core.taken();
+        let Some(begun) = worker.end.begin(1, &mut self.shell) else { return };
         let (client, number) = (begun.record[6], begun.record[7]);
         let keys: Vec<(u64, u64)> = if begun.is_part() {
             let all = &self.scattered[number as usize];
             let own: Vec<(u64, u64)> =
                 scatter::places(scatter::mask(&begun.record)).map(|i| all[i]).collect();
             let keys: Vec<Key> = own.iter().map(|&(key, _)| Key::number(key)).collect();
-            assert!(scatter::is_sealed(worker.core.seal(), &begun.record, &keys), "{keys:?}");
+            assert!(scatter::is_sealed(worker.end.core.seal(), &begun.record, &keys), "{keys:?}");
             self.wide += u64::from(own.len() > 1);
             own
         } else {
@@ -368,7 +252,7 @@ impl World {
         let worker = &mut self.workers[w];
         if !worker.begun.is_empty() {
             let (_, _, begun) = worker.begun.swap_remove(which % worker.begun.len());
-            worker.core.reply(begun, ReplyHead::default(), &mut [0; LINE], &mut &self.shell);
+            worker.end.answer(begun, &mut self.shell);
         }
     }
 
@@ -379,32 +263,32 @@ impl World {
             let kept = |(position, keys, _): &(u64, Vec<u64>, Begun)| {
                 *position < before && keys.iter().any(|&key| resource.covers(key.into()))
             };
-            worker.core.taken() >= before && !worker.begun.iter().any(kept)
+            worker.end.core.taken() >= before && !worker.begun.iter().any(kept)
         });
         let Some(due) = due else { return };
         let (resource, _) = worker.recalls.swap_remove(due);
         for number in keys_of(resource) {
             assert_eq!(self.holders[number as usize].take(), Some(w));
         }
-        self.director.yielded(worker.key, "service", resource, &mut &self.shell);
+        self.director.yielded(worker.end.key, "service", resource, &mut self.shell);
     }
 
     fn die(&mut self, w: usize) {
         // It may be granted something that it never read of: it is dead, so that is nobody's, too.
         self.holders.iter_mut().filter(|holder| **holder == Some(w)).for_each(|holder| *holder = None);
-        let key = self.workers[w].key;
-        self.director.worker_dead(key, &mut &self.shell);
+        let key = self.workers[w].end.key;
+        self.director.worker_dead(key, &mut self.shell);
         self.workers[w] = self.new_worker();
     }
 
     fn change(&mut self, w: usize, action: Action, resource: Resource) {
-        let key = self.workers[w].key;
-        let status = self.director.change(key, "service", &[(action, resource)], &mut &self.shell);
+        let key = self.workers[w].end.key;
+        let status = self.director.change(key, "service", &[(action, resource)], &mut self.shell);
         assert!(matches!(status, Status::Ok | Status::NotHeld), "{status}");
     }
 
     fn turn(&mut self) {
-        self.director.turn(1, &mut &self.shell);
+        self.director.turn(1, &mut self.shell);
     }
 
     fn step(&mut self, rng: &mut TestRng) {
@@ -513,20 +397,19 @@ fn after_a_restart() -> (World, usize) {
     world.director.open_window(100);
     let newcomer = world.new_worker();
     let wish = [(Action::Acquire, Resource::from(5))];
-    assert_eq!(world.director.change(newcomer.key, "service", &wish, &mut &world.shell), Status::Ok);
-    (world, newcomer.key)
+    assert_eq!(world.director.change(newcomer.end.key, "service", &wish, &mut world.shell), Status::Ok);
+    (world, newcomer.end.key)
 }
 
 /// What a worker was told about rights since it was last asked.
-fn told(world: &World, worker: usize) -> Vec<(bool, Resource)> {
-    let mut all = world.shell.0.borrow_mut();
-    let control = all.remove(&worker).unwrap_or_default().into_iter();
+fn told(world: &mut World, worker: usize) -> Vec<(bool, Resource)> {
+    let told = std::iter::from_fn(|| world.shell.next_for(worker));
     let about = |control| match control {
-        Control::Granted(_, resource) => Some((true, resource)),
-        Control::Recalled(_, resource, _) => Some((false, resource)),
-        Control::Map(..) => None,
+        Control::Granted { resource, .. } => Some((true, resource)),
+        Control::Recalled { resource, .. } => Some((false, resource)),
+        _ => None,
     };
-    control.filter_map(about).collect()
+    told.filter_map(about).collect()
 }
 
 #[test]
@@ -537,36 +420,36 @@ fn after_a_restart_a_right_is_its_holders_who_comes_back() {
     let (work, page) = (Words::new(WORK.work().words), Words::new(WORK.progress().words));
     let back = world
         .director
-        .resume_worker(101, Identity::default(), WORK, &carried, (work, page), &mut &world.shell)
+        .resume_worker(101, Identity::default(), WORK, &carried, (work, page), &mut world.shell)
         .unwrap();
     let options = ServiceOptions::default().exclusive(Unheld::Wait);
     assert_eq!(world.director.provide_with(back, "service", 0, &["operation"], &options), Status::Ok);
     world.turn();
     let held = [(Action::Acquire, Resource::from(0..=9))];
-    assert_eq!(world.director.change(back, "service", &held, &mut &world.shell), Status::Ok);
-    assert_eq!(told(&world, back), [(true, Resource::from(0..=9))]);
-    world.director.provided_again(back, &mut &world.shell);
+    assert_eq!(world.director.change(back, "service", &held, &mut world.shell), Status::Ok);
+    assert_eq!(told(&mut world, back), [(true, Resource::from(0..=9))]);
+    world.director.provided_again(back, &mut world.shell);
     world.turn();
-    assert_eq!(told(&world, newcomer), [], "another may hold something");
-    assert_eq!(told(&world, back), []);
-    world.director.inherited_dead(102, &mut &world.shell);
+    assert_eq!(told(&mut world, newcomer), [], "another may hold something");
+    assert_eq!(told(&mut world, back), []);
+    world.director.inherited_dead(102, &mut world.shell);
     world.turn();
-    assert_eq!(told(&world, newcomer), [], "it is held");
-    assert_eq!(told(&world, back), [(false, Resource::from(5))]);
-    world.director.yielded(back, "service", Resource::from(5), &mut &world.shell);
-    assert_eq!(told(&world, newcomer), [(true, Resource::from(5))]);
+    assert_eq!(told(&mut world, newcomer), [], "it is held");
+    assert_eq!(told(&mut world, back), [(false, Resource::from(5))]);
+    world.director.yielded(back, "service", Resource::from(5), &mut world.shell);
+    assert_eq!(told(&mut world, newcomer), [(true, Resource::from(5))]);
 }
 
 #[test]
 fn after_a_restart_nothing_is_granted_before_the_window_ends() {
     let (mut world, newcomer) = after_a_restart();
-    world.director.turn(99, &mut &world.shell);
-    assert_eq!(told(&world, newcomer), []);
+    world.director.turn(99, &mut world.shell);
+    assert_eq!(told(&mut world, newcomer), []);
     assert_eq!(world.director.wake_at_ns(), 100);
-    world.director.turn(100, &mut &world.shell);
-    assert_eq!(told(&world, newcomer), [], "both may hold it, and live");
+    world.director.turn(100, &mut world.shell);
+    assert_eq!(told(&mut world, newcomer), [], "both may hold it, and live");
     for worker in [101, 102] {
-        world.director.inherited_dead(worker, &mut &world.shell);
+        world.director.inherited_dead(worker, &mut world.shell);
     }
-    assert_eq!(told(&world, newcomer), [(true, Resource::from(5))]);
+    assert_eq!(told(&mut world, newcomer), [(true, Resource::from(5))]);
 }

@@ -1,126 +1,29 @@
 //! The director's core and those who stand still, or come too late: over plain memory, with time as a number.
 
-use std::cell::Cell;
-use std::rc::Rc;
+mod world;
 
-use trine::client::core::ClientCore;
+use trine::core::Write;
 use trine::core::ledger::Entry;
-use trine::core::{Memory, Read, Write};
-use trine::director::core::{DirectorCore, Peer, Settings, Told};
+use trine::director::core::{DirectorCore, Peer, Settings};
 use trine::director::late::{Holds, holds_bit};
 use trine::layout::{LINE, ReplyHead, Request, SessionShape, WorkShape};
 use trine::resource::{Action, Resource};
-use trine::worker::core::{Begun, Taken, WorkerCore};
+use trine::worker::core::{Begun, Taken};
 use trine::{Fault, Identity, ServiceOptions, Status, Unheld};
+use world::{Client, Control, Plain, Shell, Words, Worker};
 
 const SECOND: u64 = 1_000_000_000;
 const SESSION: SessionShape =
     SessionShape { slots: 4, reply_capacity: 64, request_arena: 4096, reply_arena: 4096 };
 const WORK: WorkShape = WorkShape { slots: 8 };
 
-/// Plain memory.
-#[derive(Clone)]
-struct Words(Rc<[Cell<u64>]>);
-
-impl Words {
-    fn new(words: usize) -> Words {
-        Words((0..words).map(|_| Cell::new(0)).collect())
-    }
-}
-
-impl Read for Words {
-    fn load(&self, word: usize) -> u64 {
-        self.0.get(word).map_or(0, Cell::get)
-    }
-
-    fn acquire(&self) {}
-}
-
-impl Write for Words {
-    fn store(&self, word: usize, value: u64) {
-        if let Some(cell) = self.0.get(word) {
-            cell.set(value);
-        }
-    }
-
-    fn release(&self) {}
-
-    fn full(&self) {}
-}
-
-struct Plain;
-
-impl Memory for Plain {
-    type Ro = Words;
-    type Rw = Words;
-}
-
-/// What the director asks for that these tests look at.
-#[derive(Default)]
-struct Hands {
-    to_map: Vec<(usize, u16)>,
-    granted: Vec<(usize, Resource)>,
-    forgotten_ledgers: Vec<u64>,
-    /// Whether somebody will break the protocol, and who did.
-    may_fault: bool,
-    faults: Vec<(Peer, Fault)>,
-}
-
-impl trine::director::core::Effects for Hands {
-    fn ring(&mut self, _: Peer) {}
-
-    fn map_session(&mut self, worker: usize, index: u16, _: usize) {
-        self.to_map.push((worker, index));
-    }
-
-    fn unmap_session(&mut self, _: usize, _: u16) {}
-
-    fn fault(&mut self, peer: Peer, fault: Fault) {
-        assert!(self.may_fault, "a fault of {peer:?}: {fault}");
-        self.faults.push((peer, fault));
-    }
-
-    fn forget(&mut self, _: Peer) {}
-
-    fn forget_ledger(&mut self, worker: u64) {
-        self.forgotten_ledgers.push(worker);
-    }
-
-    fn clock_ns(&mut self) -> u64 {
-        0
-    }
-
-    fn tell(&mut self, worker: usize, told: Told<'_>) {
-        if let Told::Granted { resource, .. } = told {
-            self.granted.push((worker, resource));
-        }
-    }
-}
-
-impl trine::client::core::Effects for Hands {
-    fn ring_director(&mut self) {}
-}
-
-impl trine::worker::core::Effects for Hands {
-    fn ring_client(&mut self, _: u64) {}
-
-    fn ring_director(&mut self) {}
-
-    fn clock_ns(&mut self) -> u64 {
-        0
-    }
-}
-
 /// A bus with one client.
 struct Bus {
     director: DirectorCore<Plain>,
-    client: ClientCore<Plain>,
-    outbox: Words,
-    inbox: Words,
+    client: Client,
     /// By the director's key.
-    workers: Vec<WorkerCore<Plain>>,
-    pages: Vec<Words>,
-    hands: Hands,
+    workers: Vec<Worker>,
+    shell: Shell,
     now_ns: u64,
 }
 
@@ -130,42 +33,29 @@ const SESSION_ID: u64 = 77;
 impl Bus {
     /// A bus on which so many workers provide `s`.`op`.
     fn new(workers: usize) -> Bus {
-        let mut director = DirectorCore::new(Settings::default());
-        let (outbox, inbox) = (Words::new(SESSION.outbox().words), Words::new(SESSION.inbox().words));
-        let client = ClientCore::new(SESSION, outbox.clone(), inbox.clone());
-        let mut hands = Hands::default();
-        let (mut cores, mut pages) = (Vec::new(), Vec::new());
-        for id in 1..=workers as u64 {
-            let (work, page) = (Words::new(WORK.work().words), Words::new(WORK.progress().words));
-            let key = director.attach_worker(id, Identity::default(), WORK, 0, work.clone(), page.clone());
-            assert_eq!(key, Ok(cores.len()));
-            pages.push(page.clone());
-            cores.push(WorkerCore::new(id, WORK, 0, work, page));
-            assert_eq!(director.provide(cores.len() - 1, "s", 0, &["op"]), Status::Ok);
+        let (mut director, mut shell) = (DirectorCore::new(Settings::default()), Shell::default());
+        let attach = |id| Worker::attach(&mut director, id, Identity::default(), WORK);
+        let mut workers: Vec<Worker> = (1..=workers as u64).map(attach).collect();
+        for worker in &workers {
+            assert_eq!(director.provide(worker.key, "s", 0, &["op"]), Status::Ok);
         }
-        director
-            .attach_session(SESSION_ID, Identity::default(), SESSION, 0, outbox.clone(), inbox.clone())
-            .expect("a session");
-        let status = director.open_route(0, 0, "s", "op", &mut hands);
-        assert!(workers == 0 || status == Status::Ok);
-        let mut bus = Bus { director, client, outbox, inbox, workers: cores, pages, hands, now_ns: SECOND };
-        for (worker, index) in std::mem::take(&mut bus.hands.to_map) {
-            let (outbox, inbox) = (bus.outbox.clone(), bus.inbox.clone());
-            bus.workers[worker].map_session(index, SESSION_ID, SESSION, outbox, inbox);
-            bus.director.session_mapped(worker, index, true, &mut bus.hands);
+        let client = Client::attach(&mut director, SESSION_ID, Identity::default(), SESSION);
+        let status = director.open_route(client.key, 0, "s", "op", &mut shell);
+        assert!(workers.is_empty() || status == Status::Ok);
+        for (worker, (index, _)) in shell.take_maps() {
+            workers[worker].map(index, &client, &mut director, &mut shell);
         }
-        bus
+        Bus { director, client, workers, shell, now_ns: SECOND }
     }
 
     fn submit(&mut self) -> u64 {
-        let slot = self.client.reserve().expect("a free slot");
-        let name = self.client.submit(slot, Request::default(), &[0; LINE], &mut self.hands);
+        let name = self.client.submit(Request::default(), &[0; LINE], &mut self.shell).expect("a free slot");
         self.director.heat(0); // as its ring would
         name
     }
 
     fn turn(&mut self) {
-        self.director.turn(self.now_ns, &mut self.hands);
+        self.director.turn(self.now_ns, &mut self.shell);
     }
 
     /// Lets time pass, in steps in which those who live look for work.
@@ -174,7 +64,7 @@ impl Bus {
             self.now_ns += SECOND;
             for &worker in alive {
                 assert!(matches!(
-                    self.workers[worker].take(self.now_ns, &mut self.hands),
+                    self.workers[worker].core.take(self.now_ns, &mut self.shell),
                     Ok(Taken::Nothing)
                 ));
             }
@@ -183,18 +73,20 @@ impl Bus {
     }
 
     fn begin(&mut self, worker: usize) -> Begun {
-        match self.workers[worker].take(self.now_ns, &mut self.hands) {
-            Ok(Taken::Begun(begun)) => begun,
-            other => panic!("{other:?}"),
-        }
+        self.workers[worker].begin(self.now_ns, &mut self.shell).expect("a call")
     }
 
     fn answer(&mut self, worker: usize, begun: Begun) {
-        self.workers[worker].reply(begun, ReplyHead::default(), &mut [0; LINE], &mut self.hands);
+        self.workers[worker].answer(begun, &mut self.shell);
     }
 
     fn ended(&mut self, name: u64) -> Option<Status> {
-        self.client.look(name, self.now_ns, &mut self.hands).map(|outcome| outcome.status)
+        self.client.ended(name, self.now_ns, &mut self.shell).map(|outcome| outcome.status)
+    }
+
+    /// How many rights workers were told of since.
+    fn granted(&mut self) -> usize {
+        self.shell.take(|control| matches!(control, Control::Granted { .. }).then_some(())).len()
     }
 }
 
@@ -203,7 +95,7 @@ fn who_stands_still_with_a_call_loses_it_by_verdict_and_is_a_worker_again_when_i
     let mut bus = Bus::new(1);
     let call = bus.submit();
     bus.turn();
-    assert!(bus.workers[0].is_ready());
+    assert!(bus.workers[0].core.is_ready());
     bus.pass(29, &[]);
     assert_eq!(bus.ended(call), None, "the limit is 30 s");
     bus.pass(3, &[]);
@@ -214,7 +106,7 @@ fn who_stands_still_with_a_call_loses_it_by_verdict_and_is_a_worker_again_when_i
     assert_eq!(bus.ended(next), Some(Status::NoWorker));
     // It moves, and finds that the call was given up.
     bus.now_ns += SECOND;
-    assert!(matches!(bus.workers[0].take(bus.now_ns, &mut bus.hands), Ok(Taken::Skipped)));
+    assert!(matches!(bus.workers[0].core.take(bus.now_ns, &mut bus.shell), Ok(Taken::Skipped)));
     bus.pass(1, &[0]);
     let again = bus.submit();
     bus.turn();
@@ -257,7 +149,7 @@ fn who_shows_no_sign_of_life_is_given_work_only_where_nobody_does() {
     for _ in 0..3 {
         let call = bus.submit();
         bus.turn();
-        assert!(!bus.workers[0].is_ready(), "it has been silent for 3 s");
+        assert!(!bus.workers[0].core.is_ready(), "it has been silent for 3 s");
         let begun = bus.begin(1);
         bus.answer(1, begun);
         assert_eq!(bus.ended(call), Some(Status::Ok));
@@ -266,21 +158,21 @@ fn who_shows_no_sign_of_life_is_given_work_only_where_nobody_does() {
     bus.pass(5, &[]);
     bus.submit();
     bus.turn();
-    assert!(bus.workers.iter().any(|worker| worker.is_ready()));
+    assert!(bus.workers.iter().any(|worker| worker.core.is_ready()));
 }
 
 #[test]
 fn the_director_shows_a_sign_of_life_every_second_that_says_nothing_else() {
     let mut bus = Bus::new(0);
     for _ in 0..5 {
-        let before = bus.client.directors_sign();
+        let before = bus.client.core.directors_sign();
         bus.pass(1, &[]);
-        let after = bus.client.directors_sign();
+        let after = bus.client.core.directors_sign();
         assert!(after > before);
     }
-    let parity = bus.client.directors_sign() & 1;
+    let parity = bus.client.core.directors_sign() & 1;
     bus.pass(3, &[]);
-    assert_eq!(bus.client.directors_sign() & 1, parity, "as asleep or awake as before");
+    assert_eq!(bus.client.core.directors_sign() & 1, parity, "as asleep or awake as before");
 }
 
 /// The page of a worker that comes too late.
@@ -305,18 +197,18 @@ fn a_worker_that_comes_too_late_frees_what_it_never_began() {
     let mut bus = inherited(&[4, 5]);
     bus.pass(2, &[]);
     let status = |bus: &Bus, ticket: u64| {
-        let at = bus.inbox.clone();
+        let at = bus.client.inbox.clone();
         let replies = trine::core::reply::Replies::<LINE>::new(SESSION.inbox().replies, 4);
         replies.take(&at, ticket, |_| false).map(|record| ReplyHead::of(&record).status)
     };
     assert_eq!((status(&bus, 4), status(&bus, 5)), (None, None), "nothing is taken back from the living");
-    bus.director.too_late(9, 5, false, late_page(), &mut bus.hands);
+    bus.director.too_late(9, 5, false, late_page(), &mut bus.shell);
     assert_eq!((status(&bus, 4), status(&bus, 5)), (None, Some(Status::NotBegun as u16)));
     // It dies before it has answered the other one.
-    bus.director.inherited_dead(9, &mut bus.hands);
+    bus.director.inherited_dead(9, &mut bus.shell);
     assert_eq!(status(&bus, 4), Some(Status::WorkerDied as u16));
     bus.pass(1, &[]);
-    assert_eq!(bus.hands.forgotten_ledgers, [9]);
+    assert_eq!(bus.shell.forgotten_ledgers, [9]);
 }
 
 #[test]
@@ -328,31 +220,30 @@ fn what_a_late_worker_may_hold_is_granted_when_it_has_answered_or_died() {
         holds[word] |= bit;
         bus.director.inherit_rights(9, holds);
         bus.pass(2, &[]);
-        let (work, page) = (Words::new(WORK.work().words), Words::new(WORK.progress().words));
-        let key = bus.director.attach_worker(10, Identity::default(), WORK, 0, work, page).unwrap();
+        let key = Worker::attach(&mut bus.director, 10, Identity::default(), WORK).key;
         let exclusive = ServiceOptions::default().exclusive(Unheld::Error);
         for service in ["s", "other"] {
             assert_eq!(bus.director.provide_with(key, service, 0, &["op"], &exclusive), Status::Ok);
             let claim = [(Action::Acquire, Resource::from(7))];
-            assert_eq!(bus.director.change(key, service, &claim, &mut bus.hands), Status::Ok);
+            assert_eq!(bus.director.change(key, service, &claim, &mut bus.shell), Status::Ok);
         }
-        assert_eq!(bus.hands.granted.len(), 1, "in the service of which nothing is known");
+        assert_eq!(bus.granted(), 1, "in the service of which nothing is known");
         if dies {
-            bus.director.inherited_dead(9, &mut bus.hands);
+            bus.director.inherited_dead(9, &mut bus.shell);
         } else {
             let (page, shape) = late_page();
-            bus.director.too_late(9, 5, true, (page.clone(), shape), &mut bus.hands);
+            bus.director.too_late(9, 5, true, (page.clone(), shape), &mut bus.shell);
             bus.pass(1, &[]);
-            assert_eq!(bus.hands.granted.len(), 1, "its program has not heard that it has lost anything");
-            bus.director.too_late(9, 5, false, (page.clone(), shape), &mut bus.hands);
+            assert_eq!(bus.granted(), 0, "its program has not heard that it has lost anything");
+            bus.director.too_late(9, 5, false, (page.clone(), shape), &mut bus.shell);
             bus.pass(1, &[]);
-            assert_eq!(bus.hands.granted.len(), 1, "it has begun one, and not finished it");
+            assert_eq!(bus.granted(), 0, "it has begun one, and not finished it");
             // Whose call it was is gone, and can't be asked.
-            bus.director.session_gone(0, &mut bus.hands);
+            bus.director.session_gone(0, &mut bus.shell);
             page.store(shape.progress().done, 5);
             bus.pass(1, &[]);
         }
-        assert_eq!(bus.hands.granted.len(), 2);
+        assert_eq!(bus.granted(), 1);
     }
 }
 
@@ -369,13 +260,13 @@ fn a_call_that_is_marked_done_and_not_answered_ends_by_verdict_and_its_worker_is
     assert_eq!(bus.ended(call), None, "it is in its worker's hands");
 
     let (at, entry) = (WORK.progress(), usize::from(begun.request.entry));
-    bus.pages[0].store(at.completed, 2);
-    bus.pages[0].store(at.done + entry, bus.workers[0].taken());
-    bus.hands.may_fault = true;
+    bus.workers[0].page.store(at.completed, 2);
+    bus.workers[0].page.store(at.done + entry, bus.workers[0].core.taken());
+    bus.shell.may_fault = true;
     bus.pass(2, &[0]);
     assert_eq!(bus.ended(call), Some(Status::MayHaveRun));
     let ticket = begun.request.ticket;
-    assert_eq!(bus.hands.faults, [(Peer::Worker(0), Fault::Unanswered { ticket })]);
+    assert_eq!(bus.shell.faults, [(Peer::Worker(0), Fault::Unanswered { ticket })]);
 }
 
 #[test]
@@ -385,8 +276,8 @@ fn a_call_whose_worker_marked_it_done_and_died_ends_too() {
     bus.turn();
     let begun = bus.begin(0);
     let (at, entry) = (WORK.progress(), usize::from(begun.request.entry));
-    bus.pages[0].store(at.completed, 1);
-    bus.pages[0].store(at.done + entry, 1);
+    bus.workers[0].page.store(at.completed, 1);
+    bus.workers[0].page.store(at.done + entry, 1);
     // So many more that the entry is used again: then the director has nothing in its books of the first.
     for n in 0..u64::from(WORK.slots) {
         let more = bus.submit();
@@ -394,10 +285,8 @@ fn a_call_whose_worker_marked_it_done_and_died_ends_too() {
         let begun = bus.begin(0);
         bus.answer(0, begun);
         assert_eq!(bus.ended(more), Some(Status::Ok), "call {n}");
-        let slot = bus.client.slot_of(more);
-        bus.client.release(slot);
     }
-    bus.director.worker_dead(0, &mut bus.hands);
+    bus.director.worker_dead(0, &mut bus.shell);
     assert_eq!(bus.ended(call), None);
     bus.pass(1, &[]);
     assert_eq!(bus.ended(call), Some(Status::WorkerDied));
