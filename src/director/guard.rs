@@ -392,6 +392,23 @@ impl<M: Memory> DirectorCore<M> {
         }
     }
 
+    /// What a worker waits for and may not have it is not granted later either.
+    fn recheck_claims(&mut self, key: usize) {
+        for span in self.table.rights.claims_of(key) {
+            let decision = self.may_acquire(key, &span);
+            if !decision.allow {
+                self.deny_acquiring(key, &span, decision.cause);
+                self.table.rights.drop_claim(key, span);
+            }
+        }
+    }
+
+    fn deny_acquiring(&mut self, key: usize, span: &Span, cause: Cause) {
+        let service = self.table.service_name(span.space.service()).to_owned();
+        let uid = self.workers[key].identity.uid;
+        self.deny(uid, Verb::Acquire, &service, "", self.origin(cause));
+    }
+
     /// Recalls some of what a worker holds and may not. Returns the last piece that was looked at, if there are more.
     fn recheck_rights(
         &mut self,
@@ -400,6 +417,9 @@ impl<M: Memory> DirectorCore<M> {
         left: &mut usize,
         fx: &mut impl Effects,
     ) -> Option<Span> {
+        if after.is_none() {
+            self.recheck_claims(key);
+        }
         let most = (*left).max(1);
         let pieces = self.table.rights.pieces_behind(key, after, most);
         *left = left.saturating_sub(pieces.len());
@@ -408,9 +428,7 @@ impl<M: Memory> DirectorCore<M> {
             if decision.allow {
                 continue;
             }
-            let service = self.table.service_name(span.space.service()).to_owned();
-            let uid = self.workers[key].identity.uid;
-            self.deny(uid, Verb::Acquire, &service, "", self.origin(decision.cause));
+            self.deny_acquiring(key, span, decision.cause);
             // It holds it, so it can be recalled.
             let _ = self.table.rights.release(key, *span);
         }

@@ -548,6 +548,19 @@ impl Rights {
         gone > 0
     }
 
+    /// What a worker waits for.
+    pub fn claims_of(&self, worker: usize) -> Vec<Span> {
+        let claims = self.claimed().into_iter().flat_map(|space| &self.claims[&space]);
+        claims.filter(|claim| claim.worker == worker).map(|claim| claim.span).collect()
+    }
+
+    /// A worker waits for this no more. What it holds of it stays.
+    pub fn drop_claim(&mut self, worker: usize, span: Span) {
+        if self.drop_claims(span.space, |claim| claim.worker == worker && claim.span == span) {
+            self.settle(span.space);
+        }
+    }
+
     /// A worker is dead: what it held is nobody's from now on. Costs as much as there are claims. Returns the services in
     /// which nothing is left.
     pub fn remove_worker(&mut self, worker: usize) -> Vec<usize> {
