@@ -67,7 +67,7 @@ impl Explanation {
 }
 
 impl<M: Memory> DirectorCore<M> {
-    /// What would happen to a request now.
+    /// What would happen to a request now, if none of its caller's own waits before it on the same route.
     pub fn explain(&mut self, question: &Question<'_>, now_ns: u64) -> Explanation {
         let Question { service, operation, key, .. } = *question;
         let mut found =
@@ -160,7 +160,7 @@ impl<M: Memory> DirectorCore<M> {
             let covers = resource.is_none_or(|resource| self.table.covers(provider, resource));
             let Some(worker) = self.workers.get_mut(provider.worker) else { continue };
             worker.look(now_ns);
-            let can = covers && worker.standing == Standing::Serving;
+            let can = covers && worker.is_serving();
             let score = if can { score(policy, worker, bound, resource) } else { None };
             let silent = worker.pulse.silent;
             anybody |= can;
@@ -169,6 +169,7 @@ impl<M: Memory> DirectorCore<M> {
                 (false, ..) => "doesn't speak for this key".into(),
                 (_, Standing::Draining, _) => "is draining".into(),
                 (_, Standing::Gone, _) => "has closed its socket".into(),
+                _ if worker.pulse.stalled => "stands still, and is given nothing".into(),
                 (.., None) if silent => "has no room, and shows no sign of life".into(),
                 (.., Some(_)) if silent => "shows no sign of life".into(),
                 (.., None) => format!("has no room: {} calls in its hands", worker.in_flight()),
@@ -197,19 +198,13 @@ impl<M: Memory> DirectorCore<M> {
         mut found: Explanation,
     ) -> Explanation {
         let Some(span) = span_of(service, Resource::Key(key)) else { return found };
+        if self.held.waits_for(&span) {
+            found.add(Topic::Holder, None, "others wait for it already", RIGHTS);
+            return found.end(Status::Ok, None, "it waits behind those that wait already");
+        }
         let id = |key: usize| self.workers.get(key).map_or(0, |worker| worker.id);
         match self.table.rights.holder(&span) {
-            Holder::Worker(worker) => {
-                let (id, room) =
-                    (id(worker), self.workers.get(worker).is_some_and(|w| w.is_serving() && w.has_room()));
-                found.add(Topic::Holder, Some(id), "holds it", RIGHTS);
-                let text = if room {
-                    format!("worker {id} gets it")
-                } else {
-                    format!("it waits for room at worker {id}")
-                };
-                found.end(Status::Ok, room.then_some(id), text)
-            }
+            Holder::Worker(worker) => self.explain_at_holder(operation, worker, unheld, found),
             Holder::Leaving(worker) => {
                 let id = id(worker);
                 let silent = self.held.has_been_leaving_ns(&span, now_ns);
@@ -241,6 +236,36 @@ impl<M: Memory> DirectorCore<M> {
                 found.add(Topic::Policy, None, unheld_text(unheld), origin);
                 self.explain_unheld(operation, span, unheld, now_ns, found)
             }
+        }
+    }
+
+    /// Somebody holds it, and is not giving it up.
+    fn explain_at_holder(
+        &self,
+        operation: usize,
+        holder: usize,
+        unheld: Unheld,
+        mut found: Explanation,
+    ) -> Explanation {
+        let Some(worker) = self.workers.get(holder) else { return found };
+        let (id, room) = (worker.id, worker.has_room());
+        let provides = self.table.operation(operation).providers.iter().any(|p| p.worker == holder);
+        let hindrance = match worker.standing {
+            _ if !provides => Some("holds it, and does not provide the operation"),
+            Standing::Gone => Some("holds it, and has closed its socket"),
+            Standing::Serving if worker.pulse.stalled => Some("holds it, and stands still"),
+            Standing::Draining => Some("holds it, and is draining"),
+            Standing::Serving => None,
+        };
+        found.add(Topic::Holder, Some(id), hindrance.unwrap_or("holds it"), RIGHTS);
+        let drains = provides && worker.standing == Standing::Draining;
+        match hindrance {
+            None if room => found.end(Status::Ok, Some(id), format!("worker {id} gets it")),
+            None => found.end(Status::Ok, None, format!("it waits for room at worker {id}")),
+            Some(_) if unheld == Unheld::Error && !drains => {
+                found.end(Status::NotHeld, None, "it ends NOT_HELD, and does not run")
+            }
+            Some(_) => found.end(Status::Ok, None, "it waits until another holds it"),
         }
     }
 
@@ -280,7 +305,9 @@ impl<M: Memory> DirectorCore<M> {
         let resource = Key::from_word(span.first, span.space.is_name());
         let mut best: Option<(u64, usize)> = None;
         for provider in &self.table.operation(operation).providers {
-            let may = self.table.covers(provider, resource) && self.may_acquire(provider.worker, span).allow;
+            let may = self.table.covers(provider, resource)
+                && self.may_acquire(provider.worker, span).allow
+                && !self.table.rights.is_leaving(provider.worker, span.space.service());
             let Some(worker) = self.workers.get_mut(provider.worker).filter(|w| may && w.is_serving()) else {
                 continue;
             };

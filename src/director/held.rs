@@ -70,6 +70,11 @@ impl Parked {
         self.queues.is_empty()
     }
 
+    /// Whether calls wait on this key.
+    pub fn waits_for(&self, span: &Span) -> bool {
+        self.queues.contains_key(span)
+    }
+
     /// A session's key is about to be free.
     pub fn forget_session(&mut self, session: usize) {
         self.newest.remove(&session);
@@ -189,7 +194,7 @@ impl<M: Memory> DirectorCore<M> {
         let (operation, waiting) = (route.operation, route.waiting);
         let span = Span::of_key(self.table.operation(operation).service, resource);
         let mut turn = false;
-        if !self.held.queues.contains_key(&span) {
+        if !self.held.waits_for(&span) {
             match self.attempt(operation, key, &span, now_ns, fx) {
                 Attempt::Give(to, index) if request.flags & flag::SCATTER != 0 => {
                     return self.give_part(key, &mut record, &[resource], to, index, fx);
