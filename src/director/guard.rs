@@ -394,13 +394,15 @@ impl<M: Memory> DirectorCore<M> {
 
     /// What a worker waits for and may not have it is not granted later either.
     fn recheck_claims(&mut self, key: usize) {
-        for span in self.table.rights.claims_of(key) {
-            let decision = self.may_acquire(key, &span);
+        let mut lost = self.table.rights.claims_of(key);
+        lost.retain(|span| {
+            let decision = self.may_acquire(key, span);
             if !decision.allow {
-                self.deny_acquiring(key, &span, decision.cause);
-                self.table.rights.drop_claim(key, span);
+                self.deny_acquiring(key, span, decision.cause);
             }
-        }
+            !decision.allow
+        });
+        self.table.rights.drop_claims_of(key, &lost);
     }
 
     fn deny_acquiring(&mut self, key: usize, span: &Span, cause: Cause) {

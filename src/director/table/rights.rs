@@ -554,11 +554,13 @@ impl Rights {
         claims.filter(|claim| claim.worker == worker).map(|claim| claim.span).collect()
     }
 
-    /// A worker waits for this no more. What it holds of it stays.
-    pub fn drop_claim(&mut self, worker: usize, span: Span) {
-        if self.drop_claims(span.space, |claim| claim.worker == worker && claim.span == span) {
-            self.settle(span.space);
-        }
+    /// A worker waits for these no more. What it holds of them stays. All are dropped before anything is granted: one
+    /// may stand in another's way.
+    pub fn drop_claims_of(&mut self, worker: usize, spans: &[Span]) {
+        let concerns = |claim: &Claim| claim.worker == worker && spans.contains(&claim.span);
+        let spaces = self.claimed();
+        let dropped: Vec<Space> = spaces.into_iter().filter(|&s| self.drop_claims(s, concerns)).collect();
+        dropped.into_iter().for_each(|space| self.settle(space));
     }
 
     /// A worker is dead: what it held is nobody's from now on. Costs as much as there are claims. Returns the services in
