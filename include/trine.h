@@ -127,7 +127,8 @@ template <typename T> inline T trine_init() { T value{}; value.size = sizeof(T);
 // trine_event.kind: the worker holds the exclusive right from now on.
 #define TRINE_GAINED 1
 
-// trine_event.kind: it holds it no more once the callback has returned. No more calls on it will come.
+// trine_event.kind: it holds it no more once the callback has returned. No more calls on it will come. Be ready for
+// TRINE_ALL: who withdraws a service loses at once whatever it held of it, and is not told piece by piece.
 #define TRINE_LOST 2
 
 // trine_event.kind: it was asked to drain: what it was given it still serves, then trine_next() gives TRINE_DRAINED.
@@ -335,7 +336,7 @@ typedef struct trine_event {
     uint32_t kind;
     // Of which service; NULL where it is about none. Valid until the callback returns.
     const char *service;
-    // Of what.
+    // Of what; of a TRINE_LOST also TRINE_ALL.
     struct trine_resource resource;
     // 0.
     uint64_t reserved[2];

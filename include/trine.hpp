@@ -255,6 +255,7 @@ struct event {
     // TRINE_GAINED, TRINE_LOST, TRINE_DRAINING.
     std::uint32_t kind;
     std::string service;
+    // Of a TRINE_LOST also all of it, where the worker has withdrawn the service.
     trine::resource resource;
 };
 

@@ -99,7 +99,8 @@ pub struct trine_step {
 
 /// trine_event.kind: the worker holds the exclusive right from now on.
 pub const TRINE_GAINED: u32 = 1;
-/// trine_event.kind: it holds it no more once the callback has returned. No more calls on it will come.
+/// trine_event.kind: it holds it no more once the callback has returned. No more calls on it will come. Be ready for
+/// TRINE_ALL: who withdraws a service loses at once whatever it held of it, and is not told piece by piece.
 pub const TRINE_LOST: u32 = 2;
 /// trine_event.kind: it was asked to drain: what it was given it still serves, then trine_next() gives TRINE_DRAINED.
 pub const TRINE_DRAINING: u32 = 3;
@@ -114,7 +115,7 @@ pub struct trine_event {
     pub kind: u32,
     /// Of which service; NULL where it is about none. Valid until the callback returns.
     pub service: *const c_char,
-    /// Of what.
+    /// Of what; of a TRINE_LOST also TRINE_ALL.
     pub resource: trine_resource,
     /// 0.
     pub reserved: [u64; 2],

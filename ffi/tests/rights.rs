@@ -210,6 +210,23 @@ fn a_right_is_held_by_one_and_handed_over_in_order() {
     }
 }
 
+#[test]
+fn who_withdraws_a_service_loses_all_of_it_at_once() {
+    let here = Here::new();
+    let exclusive = trine_service_options { unheld: TRINE_UNHELD_ERROR, ..trine_service_options::sized() };
+    let worker = Worker::open(&here, &exclusive);
+    for held in [7, 9] {
+        assert_eq!(worker.acquire(number(held)), TRINE_OK, "{}", error(worker.worker.cast()));
+    }
+    // SAFETY: as the header says.
+    assert_eq!(unsafe { trine_withdraw(worker.worker, c"test".as_ptr()) }, TRINE_OK);
+    let all = trine_resource { kind: TRINE_ALL, ..Default::default() };
+    assert_eq!(worker.until_it_hears(TRINE_LOST), all);
+    assert_eq!(worker.holds(), []);
+    assert_eq!(worker.serve_one(0), None);
+    assert_eq!(worker.heard.iter().filter(|heard| heard.0 == TRINE_LOST).count(), 1, "{:?}", worker.heard);
+}
+
 /// What `trine_wait` says of a scatter: status, flags, key mask, number of parts, worker.
 fn part(client: *mut trine_client, ticket: trine_ticket) -> (trine_status, u32, u64, u32, u64) {
     let mut reply = trine_reply::sized();

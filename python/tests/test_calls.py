@@ -271,6 +271,21 @@ def test_one_request_to_several_workers(bus):
         client.scatter_all("sums", "sum").cancel()
 
 
+def test_who_withdraws_a_service_loses_all_of_it(bus):
+    with trine.Worker(bus) as worker:
+        heard = []
+        worker.service("test", exclusive=trine.Unheld.ERROR)
+        worker.on_event(heard.append)
+        echo(worker)
+        worker.provide()
+        assert worker.acquire("test", 7) and worker.acquire("test", 9)
+        worker.withdraw("test")
+        while not any(event.kind == trine.EventKind.LOST for event in heard):
+            assert worker.next(0.01) is None
+        assert heard[-1] == (trine.EventKind.LOST, "test", None)
+        assert worker.holds("test") == []
+
+
 def test_what_a_listener_raises_comes_out_of_next(bus):
     worker = trine.Worker(bus)
     echo(worker)

@@ -60,6 +60,7 @@ class Event(NamedTuple):
 
     kind: int
     service: Optional[str]
+    #: None of a LOST is all of it: the worker has withdrawn the service.
     resource: ResourceLike
 
 
