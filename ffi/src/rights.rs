@@ -38,10 +38,12 @@ pub unsafe extern "C" fn trine_provide_with(
         let names = names.collect::<Outcome<Vec<_>>>()?;
         // SAFETY: the rules of the header.
         let options = unsafe { resource::service_options(&given, &names)? };
+        // Before anything is done: a bad pointer's TRINE_EINVAL says that nothing was.
+        // SAFETY: the rules of the header.
+        let first = if first.is_null() { None } else { Some(unsafe { input::slot(first)? }) };
         let number = serving.worker.provide_with(service, &names, options)?;
-        if !first.is_null() {
-            // SAFETY: the rules of the header.
-            unsafe { input::slot(first)?.write(number) };
+        if let Some(first) = first {
+            first.write(number);
         }
         Ok(TRINE_OK)
     };

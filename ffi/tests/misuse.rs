@@ -3,6 +3,7 @@
 #![allow(unused_unsafe, reason = "one macro for all")]
 
 mod common;
+mod complete;
 
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr::{dangling_mut, null, null_mut};
@@ -130,6 +131,16 @@ fn handles_that_are_closed() {
     assert!(error(null()).contains("closed"), "{}", error(null()));
     invalid!(trine_close(client), trine_worker_close(worker));
     assert!(error(client.cast()).contains("closed"));
+    let other = Here::new();
+    let director = other.stopped();
+    client_functions(director.cast());
+    worker_functions(director.cast());
+    invalid!(
+        trine_director_stop(director),
+        trine_close(director.cast()),
+        trine_worker_close(director.cast())
+    );
+    assert!(error(director.cast()).contains("closed"), "{}", error(director.cast()));
 }
 
 #[test]
@@ -198,6 +209,7 @@ fn arguments_of_a_client() {
         trine_wait(client, TRINE_ANY, -1, &raw mut reply),
         trine_wait(client, TRINE_ANY, 0, null_mut()),
         trine_poll(client, 4711, &raw mut reply),
+        trine_poll(client, u64::MAX, &raw mut reply),
         trine_poll(client, TRINE_ANY, null_mut()),
         trine_cancel(client, 0),
         trine_cancel(client, u64::MAX),
@@ -212,15 +224,25 @@ fn arguments_of_a_client() {
     );
     // SAFETY: as the header says.
     unsafe {
-        for len in [1 << 32, usize::MAX / 4, usize::MAX] {
-            let status = trine_call(client, echo, x, len, null(), &raw mut reply);
+        for huge in [1 << 32, usize::MAX / 4, usize::MAX] {
+            let status = trine_call(client, echo, x, huge, null(), &raw mut reply);
             assert_eq!((status, reply.status, reply.flags), (TRINE_REQUEST_TOO_LARGE, status, 0));
             assert_eq!(
-                trine_submit(client, echo, x, len, null(), 0, &raw mut ticket),
+                trine_submit(client, echo, x, huge, null(), 0, &raw mut ticket),
                 TRINE_REQUEST_TOO_LARGE
             );
-            assert_eq!(trine_post(client, echo, x, len, null(), 0), TRINE_REQUEST_TOO_LARGE);
-            assert_eq!(trine_loan(client, echo, len, 0, &raw mut loan), TRINE_REQUEST_TOO_LARGE);
+            assert_eq!(trine_post(client, echo, x, huge, null(), 0), TRINE_REQUEST_TOO_LARGE);
+            assert_eq!(trine_loan(client, echo, huge, 0, &raw mut loan), TRINE_REQUEST_TOO_LARGE);
+            let keys = &raw const seven;
+            assert_eq!(
+                trine_scatter(client, echo, keys, 1, x, huge, null(), 0, &raw mut ticket),
+                TRINE_REQUEST_TOO_LARGE
+            );
+            assert_eq!(
+                trine_scatter_all(client, echo, 0, x, huge, null(), 0, &raw mut ticket),
+                TRINE_REQUEST_TOO_LARGE
+            );
+            assert_eq!(ticket, 0);
         }
         let greedy = trine_call_args { reply_capacity: u64::MAX, ..trine_call_args::sized() };
         assert_eq!(trine_call(client, echo, x, 1, &raw const greedy, &raw mut reply), TRINE_REPLY_TOO_LARGE);
@@ -233,9 +255,19 @@ fn arguments_of_a_client() {
         assert_eq!(trine_scatter(client, echo, null(), 0, x, 1, null(), 0, &raw mut ticket), TRINE_OK);
         assert_eq!(ticket, 0, "to nobody");
         // A route that is nobody's.
-        for route in [echo + 1, u32::MAX] {
-            assert_eq!(trine_call(client, route, x, 1, null(), &raw mut reply), TRINE_NO_SUCH_SERVICE);
-            assert_eq!(trine_loan(client, route, 1, 0, &raw mut loan), TRINE_NO_SUCH_SERVICE);
+        for huge in [echo + 1, u32::MAX] {
+            let keys = &raw const seven;
+            for status in [
+                trine_call(client, huge, x, 1, null(), &raw mut reply),
+                trine_submit(client, huge, x, 1, null(), 0, &raw mut ticket),
+                trine_post(client, huge, x, 1, null(), 0),
+                trine_scatter(client, huge, keys, 1, x, 1, null(), 0, &raw mut ticket),
+                trine_scatter_all(client, huge, 0, x, 1, null(), 0, &raw mut ticket),
+                trine_loan(client, huge, 1, 0, &raw mut loan),
+            ] {
+                assert_eq!(status, TRINE_NO_SUCH_SERVICE);
+            }
+            assert!(ticket == 0 && loan.is_null());
         }
         // A loan is its client's, and no longer than it is.
         let stranger = here.client();
@@ -299,6 +331,16 @@ fn arguments_about_resources() {
             ..options
         }),
     );
+    let (none, many_names, mut number) = ([null(); 1], [names[0]; 65], 0);
+    invalid!(
+        trine_provide_with(worker, null(), names.as_ptr(), 1, null(), null_mut()),
+        trine_provide_with(worker, test, null(), 1, null(), null_mut()),
+        trine_provide_with(worker, test, none.as_ptr(), 1, null(), null_mut()),
+        trine_provide_with(worker, test, names.as_ptr(), 0, null(), null_mut()),
+        trine_provide_with(worker, test, many_names.as_ptr(), 65, null(), null_mut()),
+        trine_provide_with(worker, test, names.as_ptr(), usize::MAX, null(), null_mut()),
+        trine_provide_with(worker, test, names.as_ptr(), 1, null(), (&raw mut number).wrapping_byte_add(1)),
+    );
     let (step, mut count) = (trine_step { action: TRINE_ACQUIRE, resource: all, reserved: 0 }, 0);
     for resource in &strange {
         invalid!(
@@ -319,10 +361,12 @@ fn arguments_about_resources() {
         trine_change(worker, test, &trine_step { reserved: 1, ..step }, 1),
         trine_acquire(worker, null(), &raw const all),
         trine_acquire(worker, test, null()),
+        trine_release(worker, null(), &raw const all),
         trine_release(worker, test, null()),
         trine_holds(worker, null(), null_mut(), 0, &raw mut count),
         trine_holds(worker, test, null_mut(), 0, null_mut()),
         trine_holds(worker, test, null_mut(), 1, &raw mut count),
+        trine_holds(worker, test, null_mut(), usize::MAX, &raw mut count),
         trine_holds(worker, test, (&raw mut room).wrapping_byte_add(1), 1, &raw mut count),
         trine_worker_key_of(worker, null(), &raw mut key),
         trine_worker_key_of(worker, c"\xff".as_ptr(), &raw mut key),
@@ -352,7 +396,7 @@ fn arguments_of_a_worker() {
     let here = Here::new();
     let (client, worker) = (here.client(), here.worker(&[c"echo"]));
     let (service, names) = (c"other".as_ptr(), [c"a".as_ptr(); 65]);
-    let mut request = trine_incoming::sized();
+    let (mut request, mut count) = (trine_incoming::sized(), 0);
     let holes = [c"a".as_ptr(), null()];
     invalid!(
         trine_provide(worker, null(), names.as_ptr(), 1, null_mut()),
@@ -370,24 +414,26 @@ fn arguments_of_a_worker() {
         trine_answer(worker, 0, null(), 0),
         trine_answer(worker, u64::MAX, null(), 0),
         trine_fail(worker, 0, 0, null()),
-        trine_fail(worker, u64::MAX, 0, c"".as_ptr()),
+        trine_fail(worker, u64::MAX, u32::MAX, c"".as_ptr()),
         trine_is_cancelled(worker, 0),
+        trine_is_cancelled(worker, u64::MAX),
+        trine_request_keys(worker, u64::MAX, null_mut(), 0, &raw mut count),
     );
     let (echo, mut ticket, mut reply) = (route(client, c"echo"), 0, trine_reply::sized());
-    let mut count = 0;
     // SAFETY: as the header says.
     unsafe {
-        for len in [4097, usize::MAX / 2, usize::MAX] {
+        for huge in [4097, usize::MAX / 2, usize::MAX] {
             assert_eq!(trine_submit(client, echo, null(), 0, null(), 0, &raw mut ticket), TRINE_OK);
             assert_eq!(trine_next(worker, TRINE_FOREVER, &raw mut request), TRINE_OK);
             invalid!(
                 trine_request_keys(worker, request.request, null_mut(), 0, null_mut()),
                 trine_request_keys(worker, request.request, null_mut(), 1, &raw mut count),
+                trine_request_keys(worker, request.request, null_mut(), usize::MAX, &raw mut count),
                 trine_answer(worker, request.request, null(), 1),
                 trine_answer(worker, request.request + 1, null(), 0),
                 trine_fail(worker, request.request, 0, c"\xff".as_ptr()),
             );
-            assert_eq!(trine_answer(worker, request.request, c"x".as_ptr().cast(), len), TRINE_OK);
+            assert_eq!(trine_answer(worker, request.request, c"x".as_ptr().cast(), huge), TRINE_OK);
             invalid!(trine_answer(worker, request.request, null(), 0));
             assert_eq!(trine_wait(client, ticket, TRINE_FOREVER, &raw mut reply), TRINE_REPLY_TOO_LARGE);
         }
@@ -429,6 +475,9 @@ fn arguments_without_a_handle() {
         );
     }
     invalid!(
+        trine_connect(null(), null(), null_mut()),
+        trine_worker_open(null(), null(), null_mut()),
+        trine_director_start(null(), null(), null_mut()),
         trine_connect(bus, null(), null_mut()),
         trine_worker_open(bus, null(), null_mut()),
         trine_director_start(bus, null(), null_mut()),
@@ -436,6 +485,8 @@ fn arguments_without_a_handle() {
         trine_connect(bus, &raw const huge, &raw mut client),
         trine_worker_open(bus, &raw const odd, &raw mut worker),
         trine_log(0, Some(silent), null_mut()),
+        trine_log(i32::MIN, Some(silent), null_mut()),
+        trine_log(i32::MAX, Some(silent), null_mut()),
     );
     unsafe extern "C" fn silent(_: *mut c_void, _: i32, _: *const c_char, _: *const c_char) {}
     // SAFETY: as the header says.
@@ -443,10 +494,18 @@ fn arguments_without_a_handle() {
         let taken = trine_director_start(bus, null(), &raw mut director);
         assert_eq!((taken, director), (TRINE_ESYSTEM, null_mut()));
         assert!(error(null()).contains("already serves"), "{}", error(null()));
-        for status in [i32::MIN, -7, trine::Status::ALL.len() as i32, 4711, i32::MAX] {
-            assert_eq!(CStr::from_ptr(trine_status_name(status)), c"UNKNOWN");
-            assert!(!CStr::from_ptr(trine_status_text(status)).is_empty());
+        for huge in [i32::MIN, -7, trine::Status::ALL.len() as i32, 4711, i32::MAX] {
+            assert_eq!(CStr::from_ptr(trine_status_name(huge)), c"UNKNOWN");
+            assert!(!CStr::from_ptr(trine_status_text(huge)).is_empty());
         }
+        // Nobody is told anything from now on, as before.
+        assert_eq!(trine_log(i32::MAX, None, null_mut()), TRINE_OK);
+        assert_eq!((trine_version(), trine_protocol()), (TRINE_VERSION, trine_protocol()));
+        // A handle that is none has no error of its own: the thread's is said, and "" in one in which nothing failed.
+        let mut something = [0u64; 64];
+        let nothing = something.as_mut_ptr().cast::<c_void>().cast_const();
+        assert_eq!(CStr::from_ptr(trine_error(nothing)), CStr::from_ptr(trine_error(null())));
+        thread::spawn(|| assert!(CStr::from_ptr(trine_error(null())).is_empty())).join().unwrap();
     }
 }
 

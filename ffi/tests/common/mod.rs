@@ -42,6 +42,13 @@ impl Here {
         worker
     }
 
+    /// Its director's handle, which is no more one.
+    pub fn stopped(mut self) -> *mut trine_director {
+        let director = self.director;
+        self.stop_director();
+        director
+    }
+
     pub fn stop_director(&mut self) {
         let director = std::mem::replace(&mut self.director, null_mut());
         // SAFETY: as the header says.
