@@ -20,10 +20,11 @@
  * thread, and from a signal handler. trine_status_…, trine_version() and trine_protocol() may be called by anyone.
  *
  * BLOCKING. A function marked [B] may block; all others never do. [S] makes a system call even where nothing blocks, as
- * [B] may; the others make at most the one that rings a sleeping peer. Timeouts are in nanoseconds from now, 0 is not
- * at all, TRINE_FOREVER has no end. A signal that this thread handles ends a wait with TRINE_INTERRUPTED, unless
- * trine_options.flags has TRINE_RESTART: also with SA_RESTART. What asks the director (connecting, routes, providing)
- * goes on, and gives up after 5 s.
+ * [B] may; the others make at most the one that rings a sleeping peer and, a millisecond after the last time or later,
+ * the one that looks what the director has to say. Timeouts are in nanoseconds from now, 0 is not at all, TRINE_FOREVER
+ * has no end. A signal that this thread handles ends a wait with TRINE_INTERRUPTED, unless trine_options.flags has
+ * TRINE_RESTART: also with SA_RESTART. What asks the director (connecting, routes, providing) goes on, and gives up
+ * after 5 s.
  *
  * EVENT LOOPS. trine_client_fd() and trine_worker_fd() are descriptors for poll, epoll, libuv, GLib, asyncio: wait until
  * they are readable, and do nothing else with them. As often as the loop sleeps:
