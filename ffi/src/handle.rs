@@ -325,3 +325,38 @@ pub unsafe extern "C" fn trine_error(handle: *const c_void) -> *const c_char {
         (*head.c_error.get()).as_ptr()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Thing;
+
+    impl Kind for Thing {
+        const MAGIC: u32 = 0x7472_7468;
+        type Shared = ();
+        fn free_list() -> &'static FreeList<Thing> {
+            static FREE: FreeList<Thing> = Mutex::new(VecDeque::new());
+            &FREE
+        }
+    }
+
+    #[test]
+    fn a_panic_goes_no_further_and_its_handle_can_only_be_closed() {
+        let [first, second]: [*mut Thing; 2] = [make(Thing, ()), make(Thing, ())];
+        // SAFETY: both are handles.
+        unsafe {
+            assert_eq!(with(first, |_: &mut Thing| Ok(TRINE_OK)), TRINE_OK);
+            assert_eq!(with(first, |_: &mut Thing| panic!("on purpose")), TRINE_EPANIC);
+            assert_eq!(with(first, |_: &mut Thing| Ok(TRINE_OK)), TRINE_EPANIC);
+            assert_eq!(number(first, |_: &mut Thing| Ok(7)), TRINE_EPANIC);
+            assert_eq!(close(first, |_: Thing| Ok(())), TRINE_OK);
+            assert_eq!(with(first, |_: &mut Thing| Ok(TRINE_OK)), TRINE_EINVAL);
+            // The other is as it was; a panic while it closes is one, too, and it is closed.
+            assert_eq!(number(second, |_: &mut Thing| Ok(7)), 7);
+            assert_eq!(close(second, |_: Thing| panic!("on purpose")), TRINE_EPANIC);
+            assert_eq!(close(second, |_: Thing| Ok(())), TRINE_EINVAL);
+        }
+        assert_eq!(guarded(|| panic!("on purpose")), TRINE_EPANIC);
+    }
+}

@@ -5,7 +5,7 @@ mod common;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::{null, null_mut};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -346,6 +346,46 @@ fn a_signal_ends_a_wait_and_the_call_goes_on() {
         let status = signalled(|| trine_next(patient, 30_000_000, &raw mut request));
         assert_eq!(status, TRINE_WOULD_BLOCK);
         trine_worker_close(patient);
+    }
+}
+
+#[test]
+fn a_signal_handler_may_wake() {
+    static WORKER: AtomicPtr<trine_worker> = AtomicPtr::new(null_mut());
+    extern "C" fn wake(_: i32) {
+        // SAFETY: as the header says: the worker is closed after the last signal.
+        unsafe { trine_wake(WORKER.load(Ordering::Acquire)) };
+    }
+    let here = Here::new();
+    let action = SigAction::new(SigHandler::Handler(wake), SaFlags::SA_RESTART, SigSet::empty());
+    // The signal itself does not end this worker's waits.
+    let (mut worker, options) =
+        (null_mut(), trine_options { flags: TRINE_RESTART, ..trine_options::sized() });
+    let mut request = trine_incoming::sized();
+    // SAFETY: as the header says.
+    unsafe {
+        sigaction(Signal::SIGUSR2, &action).unwrap();
+        assert_eq!(trine_worker_open(here.bus.as_ptr(), &raw const options, &raw mut worker), TRINE_OK);
+        WORKER.store(worker, Ordering::Release);
+        let (sent, waiter) = (Sent(worker), pthread_self());
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                while trine_worker_fd(sent.get()) != TRINE_EBUSY {
+                    thread::yield_now();
+                }
+                pthread_kill(waiter, Signal::SIGUSR2).unwrap();
+            });
+            // The other thread's look is in the handle for a moment, too.
+            let status = loop {
+                match trine_next(worker, TRINE_FOREVER, &raw mut request) {
+                    TRINE_EBUSY => thread::yield_now(),
+                    status => break status,
+                }
+            };
+            assert_eq!(status, TRINE_INTERRUPTED);
+        });
+        assert_eq!(trine_next(worker, 0, &raw mut request), TRINE_WOULD_BLOCK);
+        assert_eq!(trine_worker_close(worker), TRINE_OK);
     }
 }
 

@@ -136,7 +136,12 @@ fn another_version() -> Vec<u8> {
     bytes.chain([0, 0]).collect()
 }
 
-fn run_cases(pair: &str, client: Command, workers: (Command, Command), impostors: &[(&str, &str)]) {
+fn run_cases(
+    pair: &str,
+    client: &dyn Fn() -> Command,
+    workers: (Command, Command),
+    impostors: &[(&str, &str)],
+) {
     let folder = tempfile::tempdir().unwrap();
     let bus = Bus::at(folder.path());
     let options = || DirectorOptions::default().policy(rules).waiting_per_route(8);
@@ -146,7 +151,7 @@ fn run_cases(pair: &str, client: Command, workers: (Command, Command), impostors
         Worker::start(workers.0, &path, &["0", "9"]),
         Worker::start(workers.1, &path, &["10", "19", "parts"]),
     ];
-    let mut client = Client::start(client, &path);
+    let mut running_client = Client::start(client(), &path);
     let cases = std::fs::read_to_string(here().join("cases.txt")).unwrap();
     for line in cases.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
         match line {
@@ -156,6 +161,13 @@ fn run_cases(pair: &str, client: Command, workers: (Command, Command), impostors
                 let next = Director::replace(&bus, options().window(Duration::ZERO)).unwrap();
                 director.replace(next.spawn().unwrap()).unwrap().stop().unwrap();
                 while services() < before {
+                    std::thread::yield_now();
+                }
+                continue;
+            }
+            "!next_client" => {
+                running_client = Client::start(client(), &path); // which kills the one before
+                while running_client.ask("text held") == "OK 1 0" {
                     std::thread::yield_now();
                 }
                 continue;
@@ -178,7 +190,7 @@ fn run_cases(pair: &str, client: Command, workers: (Command, Command), impostors
         let (command, expected) = line.split_once(" => ").unwrap();
         let command = impostors.iter().fold(command.to_owned(), |c, (name, bus)| c.replace(name, bus));
         let command = command.as_str();
-        let said = client.ask(command);
+        let said = running_client.ask(command);
         match command {
             "names" => assert_eq!(said, Status::ALL.map(Status::name).join(" "), "{pair}"),
             _ if expected.contains("ran=?") => {
@@ -204,7 +216,9 @@ fn every_client_with_every_worker() {
                 eprintln!("{client} × {worker}: there is no python3, not run");
                 continue;
             };
-            run_cases(&format!("{client} × {worker}"), with, (first, second), &impostors);
+            drop(with);
+            let client_program = || program(client, "client").expect("there was one");
+            run_cases(&format!("{client} × {worker}"), &client_program, (first, second), &impostors);
             pairs += 1;
         }
     }
