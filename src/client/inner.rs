@@ -308,7 +308,11 @@ impl Inner {
                 }
             }
             match (session.core.open(), session.core.quarantined()) {
-                (0, 0) => Some(Err(Shortage::Held)),
+                (0, 0) => {
+                    // One-way calls have no outcome to stash: the look for one may have freed the last of them.
+                    session.reclaim(now_ns);
+                    Some(take(session).ok_or(Shortage::Held))
+                }
                 (0, _) if now_ns >= clogged_ns => {
                     session.is_spent = true;
                     Some(Err(Shortage::Clogged))

@@ -444,3 +444,15 @@ fn a_bus_within_one_program_serves_many_threads() {
     });
     director.stop().unwrap();
 }
+
+#[test]
+fn a_call_that_is_only_posted_waits_for_the_one_slot_there_is() {
+    let place = Place::new();
+    let _director = place.director();
+    let _worker = place.worker();
+    let client = place.client(ClientOptions::default().slots(1));
+    let route = client.route("work", "mix").unwrap();
+    for n in 0..20_000u64 {
+        client.request(route).post(&n.to_le_bytes(), Until::Forever).expect("its slot comes back");
+    }
+}
