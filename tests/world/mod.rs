@@ -92,6 +92,11 @@ impl Shell {
         self.sent.get_mut(&worker)?.pop_front()
     }
 
+    /// Whether every worker has read all that it was sent.
+    pub fn has_sent_nothing(&self) -> bool {
+        self.sent.values().all(VecDeque::is_empty)
+    }
+
     /// All that workers were sent and this picks, with their keys: it is taken out of its order.
     pub fn take<T>(&mut self, pick: impl Fn(&Control) -> Option<T>) -> Vec<(usize, T)> {
         let mut taken = Vec::new();
