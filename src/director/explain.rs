@@ -105,7 +105,10 @@ impl<M: Memory> DirectorCore<M> {
         };
         let best = self.explain_candidates(operation, key, now_ns, &mut found);
         match holder {
-            Some((key, unheld)) => self.explain_holder(operation, service_key, key, unheld, now_ns, found),
+            Some((key, unheld)) => {
+                let found = self.explain_holder(operation, service_key, key, unheld, now_ns, found);
+                self.explain_queue(service_key, key, found)
+            }
             None => match best {
                 Some(Some(worker)) => found.end(Status::Ok, Some(worker), format!("worker {worker} gets it")),
                 Some(None) => found.end(Status::Ok, None, "it waits for room at one of them"),
@@ -188,6 +191,15 @@ impl<M: Memory> DirectorCore<M> {
         anybody.then_some(best.or(last_resort.filter(|_| !lively)).map(|(_, id)| id))
     }
 
+    /// Whoever holds it: calls that wait on the key go first.
+    fn explain_queue(&self, service: usize, key: Key, mut found: Explanation) -> Explanation {
+        if !span_of(service, Resource::Key(key)).is_some_and(|span| self.held.waits_for(&span)) {
+            return found;
+        }
+        found.add(Topic::Holder, None, "others wait for it already", RIGHTS);
+        found.end(Status::Ok, None, "it waits behind those that wait already")
+    }
+
     fn explain_holder(
         &mut self,
         operation: usize,
@@ -198,10 +210,6 @@ impl<M: Memory> DirectorCore<M> {
         mut found: Explanation,
     ) -> Explanation {
         let Some(span) = span_of(service, Resource::Key(key)) else { return found };
-        if self.held.waits_for(&span) {
-            found.add(Topic::Holder, None, "others wait for it already", RIGHTS);
-            return found.end(Status::Ok, None, "it waits behind those that wait already");
-        }
         let id = |key: usize| self.workers.get(key).map_or(0, |worker| worker.id);
         match self.table.rights.holder(&span) {
             Holder::Worker(worker) => self.explain_at_holder(operation, worker, unheld, found),

@@ -324,6 +324,11 @@ impl<M: Memory> DirectorCore<M> {
                 self.guard.recheck.push_front(again);
             }
         }
+        if !self.guard.is_rechecking() {
+            // Somebody may provide or hold now what calls wait for.
+            self.held.wake_all();
+            self.news = true;
+        }
     }
 
     /// A session's routes are as open as the rules say now; what waits on them ends or stays.

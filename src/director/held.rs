@@ -620,6 +620,9 @@ impl<M: Memory> DirectorCore<M> {
             return Err(Status::Busy);
         }
         self.table.make(change);
+        // What waits may be for whoever provides it now, or for nobody any more.
+        self.held.wake_all();
+        self.news = true;
         Ok(())
     }
 

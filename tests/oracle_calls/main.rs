@@ -395,8 +395,6 @@ impl Bus {
         for (&number, Sent { call, .. }) in &self.open {
             if self.given_to(number).is_none() {
                 match self.model.fate(call) {
-                    // It is offered when something is said of the key, which may be later.
-                    Fate::Among(_) if self.may_be_offered(call) => {}
                     Fate::Among(able) => {
                         assert!(
                             self.has_reason_to_wait(number, call, &able),
@@ -411,11 +409,6 @@ impl Bus {
                 }
             }
         }
-    }
-
-    fn may_be_offered(&self, call: &Call) -> bool {
-        let unheld = |key: u64| self.model.holders[key as usize] == Hold::Nobody;
-        call.service == EXCLUSIVE && self.model.unheld == Unheld::Offer && call.key.is_some_and(unheld)
     }
 
     /// A worker begins its next call: on a key that it holds, where keys are held.
