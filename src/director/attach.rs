@@ -217,6 +217,9 @@ impl<M: Memory> DirectorCore<M> {
             worker.set_stall(service, None);
         }
         let did = self.table.withdraw(worker, service);
+        // What it claimed and had not got yet may be another's now.
+        self.held.wake_all();
+        self.news = true;
         self.tell(fx);
         if did { Status::Ok } else { Status::NoSuchService }
     }

@@ -597,7 +597,10 @@ impl<M: Memory> DirectorCore<M> {
                     Ok(())
                 }
                 Action::Acquire => self.table.rights.claim(worker, span),
-                Action::Release => self.table.rights.release(worker, span),
+                Action::Release => {
+                    self.held.wake(&span); // it may have been a claim that others waited behind
+                    self.table.rights.release(worker, span)
+                }
                 Action::Declare | Action::Withdraw => Ok(()),
             };
             // Checked before; what is left is what the change itself made impossible, such as giving back twice.
