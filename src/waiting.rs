@@ -22,10 +22,11 @@ use nix::poll::{PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId as TimerClock, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
-use nix::time::{ClockId, clock_gettime};
+use nix::time::{ClockId, ClockNanosleepFlags, clock_gettime, clock_nanosleep};
 
 use crate::core::Os;
 use crate::core::idle::Budget;
+use crate::core::order::Order;
 use crate::error::Error;
 use crate::memory::Doorbell;
 
@@ -120,6 +121,7 @@ const ALARM: u64 = u64::MAX;
 pub(crate) struct Waiter {
     waiting: Waiting,
     budget: Budget,
+    order: Order,
     epoll: Arc<Epoll>,
     now_ns: u64,
     turns: u32,
@@ -148,6 +150,7 @@ impl Waiter {
         Ok(Waiter {
             waiting,
             budget,
+            order: Order::default(),
             epoll,
             now_ns: now_ns(),
             turns: 0,
@@ -281,6 +284,11 @@ impl Waiter {
         self.now_ns
     }
 
+    fn yield_now(&mut self) {
+        self.order.yields();
+        std::thread::yield_now();
+    }
+
     fn idle_adaptively(&mut self) -> bool {
         if std::mem::take(&mut self.was_busy) {
             self.read_clock();
@@ -289,7 +297,7 @@ impl Waiter {
             return false;
         }
         let before_ns = self.now_ns;
-        std::thread::yield_now();
+        self.yield_now();
         let after_ns = self.read_clock();
         self.budget.yielded(before_ns, after_ns);
         true
@@ -304,6 +312,15 @@ impl Os for Waiter {
     }
 
     #[inline]
+    fn begin(&mut self) {
+        if self.order.is_slow() {
+            // To sleep is to leave the queue of those who want the CPU; how long does not matter.
+            let _ =
+                clock_nanosleep(ClockId::CLOCK_MONOTONIC, ClockNanosleepFlags::empty(), &TimeSpec::new(0, 1));
+        }
+    }
+
+    #[inline]
     fn busy(&mut self) {
         self.was_busy = true;
         self.budget.busy();
@@ -312,7 +329,7 @@ impl Os for Waiter {
     fn idle(&mut self) -> bool {
         match self.waiting {
             Waiting::Spin => std::hint::spin_loop(),
-            Waiting::Yield => std::thread::yield_now(),
+            Waiting::Yield => self.yield_now(),
             Waiting::Park => return false,
             Waiting::Adaptive => return self.idle_adaptively(),
         }

@@ -9,6 +9,7 @@
 
 pub mod idle;
 pub mod ledger;
+pub mod order;
 pub mod parking;
 pub mod reply;
 pub mod ring;
@@ -94,6 +95,8 @@ pub enum Turn<T> {
 pub trait Os {
     /// CLOCK_MONOTONIC; may be some microseconds old.
     fn now_ns(&mut self) -> u64;
+    /// A drive begins: the last one is over.
+    fn begin(&mut self) {}
     /// A turn found something.
     fn busy(&mut self);
     /// A turn found nothing. Waits a moment and returns true, or false where it is time to park.
@@ -119,6 +122,7 @@ pub trait Os {
 /// The turn between `park` and `sleep` is what makes the handshake sound: whoever published before it could see
 /// the announcement is seen by that turn, and whoever publishes after it sees the announcement and rings.
 pub fn block_on<P: Party, O: Os>(party: &mut P, os: &mut O) -> P::Out {
+    os.begin();
     let mut sleepy = os.expects_sleep();
     loop {
         if !std::mem::take(&mut sleepy) {
