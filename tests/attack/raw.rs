@@ -88,7 +88,8 @@ pub fn hello(role: u32) -> Vec<u8> {
 pub fn open_session(shape: SessionShape, identity: [u64; 4]) -> Vec<u8> {
     let [session, credential, credential_2, published] = identity;
     let head = Message::new(kind::OPEN_SESSION).u64(session).u64(credential).u64(credential_2).u64(published);
-    let sizes = head.u32(shape.slots).u32(shape.reply_capacity);
+    let known_to_all = u64::MAX;
+    let sizes = head.u64(known_to_all).u32(shape.slots).u32(shape.reply_capacity);
     sizes.u64(shape.request_arena).u64(shape.reply_arena).bytes()
 }
 
