@@ -274,6 +274,13 @@ impl Plan {
             self.fates[DIRECTOR] = Fate::Killed(rng.u32(40..600));
             self.successors = vec![Fate::Killed(rng.u32(60..600)), Fate::Lives];
         }
+        if mutation == Mutation::DoneBeforeStamp {
+            // Workers that answer and die, while nobody else does and no deadline ends what they leave.
+            (self.gentle, self.mishaps, self.stall, self.stops_after) = (false, 0, None, None);
+            (self.exclusive, self.deadlines, self.work_steps, self.program) = (None, false, 0, 12);
+            self.fates = [Fate::Lives; PARTIES];
+            (WORKERS).for_each(|worker| self.fates[worker] = Fate::Killed(rng.u32(20..600)));
+        }
         if mutation == Mutation::SettledUnsaid {
             // A worker dies with its director, and a client is away for as long as the next one lives.
             (self.gentle, self.mishaps, self.window, self.look, self.stall) = (false, 0, 300, 20, None);
