@@ -313,7 +313,7 @@ impl Os for Waiter {
 
     #[inline]
     fn begin(&mut self) {
-        if self.order.is_slow() {
+        if self.order.must_step_aside() {
             // To sleep is to leave the queue of those who want the CPU; how long does not matter.
             let _ =
                 clock_nanosleep(ClockId::CLOCK_MONOTONIC, ClockNanosleepFlags::empty(), &TimeSpec::new(0, 1));

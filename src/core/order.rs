@@ -11,6 +11,8 @@
 /// So many waits in a row that took two yields are an order, not an accident.
 const IN_VAIN_MIN: u32 = 64;
 const IN_VAIN_MAX: u32 = 1 << 20;
+/// After so many in a row that took one, the next slow order is a new one.
+const IN_ORDER_LONG: u32 = 1_000;
 
 /// How many yields one party's waits take.
 #[derive(Debug)]
@@ -33,18 +35,19 @@ impl Order {
     /// It yields.
     #[inline]
     pub fn yields(&mut self) {
-        self.yields += 1;
+        // One that never finds anything may yield for days.
+        self.yields = self.yields.saturating_add(1);
     }
 
     /// The last wait is over. Whether to step aside.
     #[inline]
-    pub fn is_slow(&mut self) -> bool {
+    pub fn must_step_aside(&mut self) -> bool {
         match std::mem::take(&mut self.yields) {
             1 => (self.in_vain, self.in_order) = (0, self.in_order + 1),
             2 => (self.in_vain, self.in_order) = (self.in_vain + 1, 0),
             _ => (self.in_vain, self.in_order) = (0, 0),
         }
-        if self.in_order > IN_VAIN_MAX / 1024 {
+        if self.in_order > IN_ORDER_LONG {
             (self.in_order, self.patience) = (0, IN_VAIN_MIN);
         }
         if self.in_vain < self.patience {
@@ -62,7 +65,7 @@ mod tests {
     fn waits(order: &mut Order, count: u32, yields: u32) -> usize {
         let wait = |order: &mut Order| {
             (0..yields).for_each(|_| order.yields());
-            order.is_slow()
+            order.must_step_aside()
         };
         (0..count).filter(|_| wait(order)).count()
     }
@@ -81,6 +84,9 @@ mod tests {
     #[test]
     fn other_numbers_of_yields_say_nothing() {
         let mut order = Order::default();
+        let mut long = Order { yields: u32::MAX, ..Order::default() };
+        long.yields();
+        assert!(!long.must_step_aside());
         assert_eq!([0, 1, 3, 9].map(|yields| waits(&mut order, 10_000, yields)), [0; 4]);
         assert_eq!((0..100).map(|_| waits(&mut order, 60, 2) + waits(&mut order, 1, 3)).sum::<usize>(), 0);
     }
