@@ -57,16 +57,19 @@ pub fn zeroed<T: Record>() -> T {
     unsafe { MaybeUninit::zeroed().assume_init() }
 }
 
+#[inline]
 unsafe fn size_of_callers<T: Record>(pointer: *const T) -> Outcome<usize> {
     if pointer.is_null() || !pointer.is_aligned() {
         return Err(Failure::argument("a struct's pointer is NULL or not aligned"));
     }
     // SAFETY: not null, aligned, and a struct that begins with its size: the caller's promise.
     let size = unsafe { pointer.cast::<u32>().read() } as usize;
-    if (T::SMALLEST..=LARGEST).contains(&size) {
-        return Ok(size);
-    }
-    Err(Failure::argument(format!("a struct's size is {size}: set it to sizeof, see TRINE_INIT")))
+    if (T::SMALLEST..=LARGEST).contains(&size) { Ok(size) } else { Err(no_size(size)) }
+}
+
+#[cold]
+fn no_size(size: usize) -> Failure {
+    Failure::argument(format!("a struct's size is {size}: set it to sizeof, see TRINE_INIT"))
 }
 
 /// A struct that the caller filled in; NULL is all zeros.
@@ -102,6 +105,7 @@ pub struct Out<T> {
 impl<T: Record> Out<T> {
     /// # Safety
     /// As for [`read`]; it may be written, and stays where it is until this is used.
+    #[inline]
     pub unsafe fn new(pointer: *mut T) -> Outcome<Out<T>> {
         // SAFETY: the caller's promise.
         let size = unsafe { size_of_callers(pointer)? };
@@ -109,10 +113,16 @@ impl<T: Record> Out<T> {
     }
 
     /// Fills it in, all but its size.
+    #[inline]
     pub fn put(&self, value: &T) {
         const WORD: usize = size_of::<u32>();
-        let common = self.size.min(size_of::<T>());
         let (from, to) = ((&raw const *value).cast::<u8>(), self.pointer.cast::<u8>());
+        if self.size == size_of::<T>() {
+            // A caller of this very version: the compiler knows how much to copy.
+            // SAFETY: both have so many bytes, and more than a word; the caller's struct is not ours.
+            return unsafe { from.add(WORD).copy_to_nonoverlapping(to.add(WORD), size_of::<T>() - WORD) };
+        }
+        let common = self.size.min(size_of::<T>());
         // SAFETY: both have `common` bytes and more, and that is more than a word; the caller's struct is not ours.
         // What it has beyond `common` are `size - common` bytes of its own.
         unsafe {

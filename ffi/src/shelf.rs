@@ -70,11 +70,8 @@ impl Shelf {
 }
 
 /// Copies a payload of up to 64 bytes to where it stays.
+#[inline]
 pub fn copy_small(bytes: &trine::Shared<'_>, small: &mut Small) -> *const c_void {
-    let mut copy = [0; SMALL];
-    bytes.read_at(0, &mut copy);
-    for (word, bytes) in small.iter_mut().zip(copy.chunks_exact(8)) {
-        *word = u64::from_ne_bytes(std::array::from_fn(|i| bytes[i]));
-    }
+    bytes.read_at(0, bytemuck::bytes_of_mut(small));
     small.as_ptr().cast()
 }

@@ -137,20 +137,20 @@ pub unsafe extern "C" fn trine_next(
 #[expect(clippy::vec_box, reason = "C has pointers into them")]
 fn incoming(request: Request<'_>, told: &mut Vec<Box<Told>>) -> Outcome<trine_incoming> {
     let details = request.details().ok_or_else(|| Failure::plain(Status::Forked))?;
+    let index = request.id().index();
+    if index >= told.len() {
+        told.resize_with(index + 1, Box::default);
+    }
+    let told = &mut *told[index];
     let bytes = request.bytes();
     let (len, large) = (bytes.len(), bytes.as_ptr());
-    let mut small = Small::default();
     if len <= SMALL {
-        copy_small(&bytes, &mut small);
+        copy_small(&bytes, &mut told.small);
     }
     drop(bytes);
+    (told.large, told.len) = (large as usize, len);
+    (told.out, told.capacity) = (details.buffer as usize, details.capacity);
     let id = request.detach();
-    if id.index() >= told.len() {
-        told.resize_with(id.index() + 1, Box::default);
-    }
-    let told = &mut *told[id.index()];
-    *told =
-        Told { small, large: large as usize, len, out: details.buffer as usize, capacity: details.capacity };
     let mut incoming = input::zeroed::<trine_incoming>();
     let caller = details.caller;
     (incoming.uid, incoming.gid, incoming.pid) = (caller.uid, caller.gid, caller.pid);

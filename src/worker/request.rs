@@ -262,6 +262,11 @@ impl<'w> Request<'w> {
         (Served(()), self)
     }
 
+    /// Its name, as [`detach`](Self::detach) gives it.
+    pub fn id(&self) -> RequestId {
+        self.id
+    }
+
     /// Lets go of this without an answer: [`Worker::request`] gives it back.
     pub fn detach(mut self) -> RequestId {
         self.answered = true;
