@@ -9,13 +9,13 @@ use std::marker::PhantomData;
 
 use bytemuck::AnyBitPattern;
 
-use crate::layout::{LINE, Record};
+use crate::layout::{HEAD, LINE, Record};
 use crate::memory::{Ro, Rw};
 
 /// Where the bytes are.
 enum Source {
-    /// In a record, of which this is a private copy; at this word.
-    Record(Record, usize),
+    /// In a record: a private copy of all that can be payload there.
+    Record([u64; LINE - HEAD]),
     /// In an arena that only its owner can write.
     Outbox(Ro, u64),
     /// In an arena that client and workers can write.
@@ -34,8 +34,8 @@ pub struct Shared<'a> {
 impl<'a> Shared<'a> {
     #[inline]
     pub(crate) fn in_record(record: &Record, word: usize, len: usize) -> Self {
-        let len = len.min((LINE - word) * 8);
-        Shared { source: Source::Record(*record, word), len, lifetime: PhantomData }
+        let words: [u64; LINE - HEAD] = std::array::from_fn(|i| record[word + i]);
+        Shared { source: Source::Record(words), len: len.min(size_of_val(&words)), lifetime: PhantomData }
     }
 
     /// `None` if it is not within the arena.
@@ -82,8 +82,8 @@ impl<'a> Shared<'a> {
         let count = self.len.saturating_sub(at).min(into.len());
         let into = &mut into[..count];
         let read = match &self.source {
-            Source::Record(record, word) => {
-                into.copy_from_slice(&bytemuck::bytes_of(record)[word * 8 + at..][..count]);
+            Source::Record(words) => {
+                into.copy_from_slice(&bytemuck::bytes_of(words)[at..][..count]);
                 Some(())
             }
             Source::Outbox(memory, offset) => memory.read(offset + at as u64, into),
@@ -103,8 +103,8 @@ impl<'a> Shared<'a> {
             return None;
         }
         let mut value = T::zeroed();
-        if let Source::Record(record, word) = &self.source {
-            return Some(bytemuck::pod_read_unaligned(&bytemuck::bytes_of(record)[word * 8..][..self.len]));
+        if let Source::Record(words) = &self.source {
+            return Some(bytemuck::pod_read_unaligned(&bytemuck::bytes_of(words)[..self.len]));
         }
         let bytes = self.to_vec();
         if bytes.len() == size_of::<T>() {
@@ -144,7 +144,7 @@ impl<'a> Shared<'a> {
     /// this value itself; of more it is in shared memory, which is mapped as long as this value lives.
     pub fn as_ptr(&self) -> *const u8 {
         let ptr = match &self.source {
-            Source::Record(record, word) => Some(bytemuck::bytes_of(record)[word * 8..].as_ptr()),
+            Source::Record(words) => Some(bytemuck::bytes_of(words).as_ptr()),
             Source::Outbox(memory, at) => memory.ptr(*at, self.len),
             Source::Inbox(memory, at) => memory.ptr(*at, self.len),
             Source::Private(bytes) => Some(bytes.as_ptr()),

@@ -43,6 +43,11 @@ use crate::{Error, Fault};
 /// kernel cuts it to net.core.somaxconn.
 const BACKLOG: i32 = 4096;
 
+thread_local! {
+    /// What a message is received into: made once, since to clear it costs more than to hear that there is none.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 /// One end of a connection.
 #[derive(Debug)]
 pub(crate) struct Channel {
@@ -178,8 +183,14 @@ impl Channel {
 
     /// Receives a message of one direction, with exactly the descriptors of its kind.
     pub fn receive_message<M: Message>(&self) -> Result<Received<M>, Error> {
-        let mut buffer = [0; MESSAGE_BYTES_MAX];
-        Ok(match self.receive(&mut buffer)? {
+        BUFFER.with_borrow_mut(|buffer| {
+            buffer.resize(MESSAGE_BYTES_MAX, 0);
+            self.receive_into(buffer)
+        })
+    }
+
+    fn receive_into<M: Message>(&self, buffer: &mut [u8]) -> Result<Received<M>, Error> {
+        Ok(match self.receive(buffer)? {
             Received::Message(len, fds) => match M::decode(&buffer[..len]) {
                 Ok(message) => self.with_descriptors(message, fds),
                 Err(fault) => {
