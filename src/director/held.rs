@@ -390,7 +390,7 @@ impl<M: Memory> DirectorCore<M> {
         }
     }
 
-    /// Makes the least loaded provider of a key its holder.
+    /// Makes the least loaded provider of a key its holder: not before new rules have been applied to all.
     pub(super) fn offer(
         &mut self,
         operation: usize,
@@ -399,6 +399,9 @@ impl<M: Memory> DirectorCore<M> {
         now_ns: u64,
         fx: &mut impl Effects,
     ) -> Option<usize> {
+        if self.guard.is_rechecking() {
+            return None;
+        }
         let resource = Key::from_word(span.first, span.space.is_name());
         let mut best: Option<(u64, usize)> = None;
         let mut asking = Asking::new(now_ns);

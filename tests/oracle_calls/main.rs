@@ -8,6 +8,7 @@
 //! Events: workers come, provide, declare, acquire, drain, withdraw, lose their socket, die; sessions come and go; the
 //! policy changes; calls are made with and without a key. `TRINE_ORACLE_STEPS` asks for more of them.
 
+mod cases;
 mod model;
 #[path = "../world/mod.rs"]
 mod world;
@@ -21,6 +22,7 @@ use trine::access::{Asker, Domain, Verb};
 use trine::core::{Read, Turn};
 use trine::director::core::{DirectorCore, Settings};
 use trine::director::explain::{Explanation, Question};
+use trine::director::schedule::suits;
 use trine::layout::{LINE, Request, SessionShape, WorkShape, flag};
 use trine::resource::{Action, Policy};
 use trine::worker::core::{Begun, Taken};
@@ -32,8 +34,8 @@ const SESSION: SessionShape =
 const WORK: WorkShape = WorkShape { slots: 8 };
 const CLIENTS: usize = 3;
 const WORKERS: usize = 5;
-/// A worker that has fewer calls in its hands has room.
-const ROOM: usize = 2;
+/// Calls that a worker may have in its hands.
+const SHARE_MAX: u64 = 4;
 
 struct Client {
     end: world::Client,
@@ -84,7 +86,7 @@ struct Bus {
 impl Bus {
     fn new(unheld: Unheld, seed: u64) -> Bus {
         let mut bus = Bus {
-            director: DirectorCore::new(Settings { share_max: 4, ..Settings::default() }),
+            director: DirectorCore::new(Settings { share_max: SHARE_MAX, ..Settings::default() }),
             shell: Shell::default(),
             clients: Vec::new(),
             workers: Vec::new(),
@@ -140,11 +142,12 @@ impl Bus {
     fn provide(&mut self, w: usize, service: usize, provided: Provided) {
         let Worker { end, id, .. } = &self.workers[w];
         let mut options = ServiceOptions::default().resources(provided.resources.clone());
+        let all = [Policy::Jbsq, Policy::RoundRobin, Policy::Affinity, Policy::LeastOutstanding];
+        let policy = if service == EXCLUSIVE { Policy::Jbsq } else { all[self.rng.usize(..4)] };
         if service == EXCLUSIVE {
             options = options.exclusive(self.model.unheld);
         } else {
-            let all = [Policy::Jbsq, Policy::RoundRobin, Policy::Affinity, Policy::LeastOutstanding];
-            options = options.policy(all[self.rng.usize(..4)]);
+            options = options.policy(policy);
         }
         let names: Vec<&str> = provided.operations.iter().map(|&o| OPERATIONS[o]).collect();
         let status = self.director.provide_with(end.key, SERVICES[service], 0, &names, &options);
@@ -154,6 +157,7 @@ impl Bus {
         } else {
             assert_eq!(status, Status::Ok);
             self.model.worker(*id).provides[service] = Some(provided);
+            self.model.policies[service] = policy;
         }
     }
 
@@ -325,7 +329,7 @@ impl Bus {
         let happened = format!("{call:?} ended {ended:?}, went to {to:?}; {fate:?}; {said:#?}");
         match (fate, ended, to) {
             (Fate::Ends(status), Some(ended), None) => assert_eq!(*status, ended, "{happened}"),
-            (Fate::Among(able), None, Some(id)) => assert!(able.contains(&id), "{happened}"),
+            (Fate::Among(able), None, Some(id)) => assert!(self.is_best(call, able, id), "{happened}"),
             (Fate::Among(able), None, None) => {
                 assert!(self.has_reason_to_wait(number, call, able), "{happened}");
             }
@@ -336,10 +340,12 @@ impl Bus {
             }
             _ => panic!("{happened}"),
         }
+        let held = call.service == EXCLUSIVE && call.key.is_some();
         let as_said = match ended {
             Some(status) => said.status == status,
             // It is behind others, of which explain says nothing.
-            None if to.is_none() && (self.follows_its_own(number) || self.is_behind(number, call)) => true,
+            None if !held && to.is_none() && self.follows_its_own(number) => true,
+            None if !held && said.status == Status::NoWorker => self.is_behind(number, call),
             None => said.status == Status::Ok && said.worker == to,
         };
         assert!(as_said, "explain was wrong: {happened}");
@@ -350,6 +356,23 @@ impl Bus {
         } else {
             2
         }] += 1;
+    }
+
+    /// Whether a call went to the one among these that the policy likes best. It is in his hands.
+    fn is_best(&self, call: &Call, able: &[u64], id: u64) -> bool {
+        let load = |w: &Worker| w.given.len() - usize::from(w.id == id);
+        let room = self.model.room(call);
+        let rivals = || self.workers.iter().filter(|w| able.contains(&w.id) && load(w) < room);
+        let Some(chosen) = self.workers.iter().find(|w| w.id == id) else { return false };
+        let best = match (self.model.policies[call.service], call.key) {
+            _ if call.service == EXCLUSIVE && call.key.is_some() => true,
+            (Policy::RoundRobin, _) => true, // explain says whose turn it is
+            (Policy::Affinity, Some(key)) => {
+                rivals().all(|w| suits(w.id, Key::number(key)) <= suits(id, Key::number(key)))
+            }
+            _ => rivals().all(|w| load(chosen) <= load(w)),
+        };
+        best && able.contains(&id) && chosen.given.len() <= SHARE_MAX as usize
     }
 
     /// Whether another call waits that may have come before: on the same key, where keys are held, or for somebody
@@ -365,13 +388,14 @@ impl Bus {
             let waits = self.given_to(n).is_none();
             waits
                 && match self.model.fate(&sent.call) {
-                    Fate::Among(able) => self.are_full(&able),
+                    Fate::Among(able) => self.are_full(&sent.call, &able),
                     _ => held,
                 }
         })
     }
 
-    /// Whether another call of the same session, of the same operation, waits.
+    /// Whether another call of the same session, of the same operation, waits: one that was tried again has become the
+    /// later one.
     fn follows_its_own(&self, number: u64) -> bool {
         let route = |sent: &Sent| (sent.client, sent.call.service, sent.call.operation);
         let own = self.open.get(&number).map(route);
@@ -379,12 +403,16 @@ impl Bus {
         others.any(|(&n, _)| self.given_to(n).is_none())
     }
 
-    fn are_full(&self, able: &[u64]) -> bool {
-        self.workers.iter().all(|w| !able.contains(&w.id) || w.given.len() >= ROOM)
+    /// Whether none of these has room for a call, as far as the lists tell.
+    fn are_full(&self, call: &Call, able: &[u64]) -> bool {
+        let room = self.model.room(call);
+        self.workers.iter().all(|w| !able.contains(&w.id) || w.given.len() >= room)
     }
 
     fn has_reason_to_wait(&self, number: u64, call: &Call, able: &[u64]) -> bool {
-        self.are_full(able) || self.is_behind(number, call)
+        let held = call.service == EXCLUSIVE && call.key.is_some();
+        self.are_full(call, able)
+            || if held { self.is_behind(number, call) } else { self.follows_its_own(number) }
     }
 
     /// Everything that can be seen of rights is as the model has it, and whoever waits has a reason to.
@@ -401,7 +429,7 @@ impl Bus {
                         assert!(
                             self.has_reason_to_wait(number, call, &able),
                             "{:?} {able:?} {call:?} waits",
-                            self.model.unheld
+                            self.model.policies
                         )
                     }
                     Fate::Ends(status) => {
@@ -566,27 +594,27 @@ impl Bus {
         // The first one stays as it is; who has lost its socket can only die.
         let other = (any > 0).then_some(any);
         match (self.rng.u16(..1000), other) {
-            (0..300, _) => self.call(),
-            (300..480, _) => self.take(any),
-            (480..660, _) => self.answer(any),
-            (660..760, _) => self.give_up(any),
-            (760..800, Some(w)) if serves => self.declare(w, service),
-            (800..860, _) if serves => self.acquire_or_release(any, Action::Acquire),
-            (860..880, _) if serves => self.acquire_or_release(any, Action::Release),
-            (880..905, _) if self.workers.len() < WORKERS => self.attach_worker(),
-            (905..945, Some(w)) if serves => {
+            (0..260, _) => self.call(),
+            (260..460, _) => self.take(any),
+            (460..660, _) => self.answer(any),
+            (660..740, _) => self.give_up(any),
+            (740..775, Some(w)) if serves => self.declare(w, service),
+            (775..840, _) if serves => self.acquire_or_release(any, Action::Acquire),
+            (840..865, _) if serves => self.acquire_or_release(any, Action::Release),
+            (865..890, _) if self.workers.len() < WORKERS => self.attach_worker(),
+            (890..930, Some(w)) if serves => {
                 let resources = (0..self.rng.usize(..2)).map(|_| self.resource()).collect();
                 let operations = [vec![0], vec![1], vec![0, 1], vec![1, 0]][self.rng.usize(..4)].clone();
                 self.provide(w, service, Provided { operations, resources });
             }
-            (945..955, Some(w)) if serves => self.withdraw(w, service),
-            (955..960, Some(w)) if serves => {
+            (930..942, Some(w)) if serves => self.withdraw(w, service),
+            (942..947, Some(w)) if serves => {
                 self.model.worker(self.workers[w].id).serves = false;
                 self.director.drain(self.workers[w].end.key, &mut self.shell);
             }
-            (960..965, Some(w)) => self.lose_socket(w),
-            (965..980, Some(w)) => self.die(w),
-            (980..985, _) => self.leave(client),
+            (947..952, Some(w)) => self.lose_socket(w),
+            (952..965, Some(w)) => self.die(w),
+            (965..985, _) => self.leave(client),
             (985..1000, _) => self.change_policy(),
             _ => {}
         }

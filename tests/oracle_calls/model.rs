@@ -1,6 +1,7 @@
 //! The rules of who may get a call, written down as slowly and plainly as can be: lists, searched from end to end.
 
 use trine::access::{Access, DomainRule, KeyRule, Pattern, Rule, Rules, Verb, Who};
+use trine::resource::Policy;
 use trine::{Key, Resource, Status, Unheld};
 
 pub const KEYS: u64 = 8;
@@ -76,6 +77,8 @@ pub enum Fate {
 pub struct Model {
     pub unheld: Unheld,
     pub workers: Vec<Worker>,
+    /// By service: what whoever provided it last has said.
+    pub policies: [Policy; 2],
     pub denied: Vec<Denied>,
     pub holders: [Hold; KEYS as usize],
     /// Who waits for which keys, in their order.
@@ -85,7 +88,8 @@ pub struct Model {
 impl Model {
     pub fn new(unheld: Unheld) -> Model {
         let holders = [Hold::Nobody; KEYS as usize];
-        Model { unheld, workers: Vec::new(), denied: Vec::new(), holders, claims: Vec::new() }
+        let (workers, policies) = (Vec::new(), [Policy::Jbsq; 2]);
+        Model { unheld, workers, policies, denied: Vec::new(), holders, claims: Vec::new() }
     }
 
     pub fn worker(&mut self, id: u64) -> &mut Worker {
@@ -101,6 +105,14 @@ impl Model {
             };
             (denied.verb, denied.uid, denied.service) == (verb, uid, service) && meets
         })
+    }
+
+    /// A worker that has fewer calls in its hands has room for this one.
+    pub fn room(&self, call: &Call) -> usize {
+        match (self.policies[call.service], call.key) {
+            (Policy::LeastOutstanding | Policy::RoundRobin, _) | (Policy::Affinity, Some(_)) => 4,
+            _ => 2,
+        }
     }
 
     pub fn fate(&self, call: &Call) -> Fate {

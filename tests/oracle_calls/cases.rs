@@ -1,0 +1,50 @@
+//! Single cases that the random ones have led to.
+
+use trine::director::core::{DirectorCore, Settings};
+use trine::layout::{LINE, Request, flag};
+use trine::{Identity, Resource, ServiceOptions, Status};
+
+use crate::world::{Client, Plain, Shell, Worker};
+use crate::{SESSION, WORK};
+
+/// One call on a key, of the route that is the session's first.
+fn call(client: &mut Client, key: u64, shell: &mut Shell) {
+    let request = Request { flags: flag::HAS_KEY, key, len: 16, capacity: 64, ..Request::default() };
+    client.submit(request, &[0; LINE], shell).expect("a free slot");
+}
+
+#[test]
+fn a_call_for_a_busy_worker_keeps_no_other_from_one_that_has_room() {
+    let (mut director, mut shell) = (DirectorCore::<Plain>::new(Settings::default()), Shell::default());
+    let mut workers = [1, 2].map(|id| {
+        let worker = Worker::attach(&mut director, id, Identity::default(), WORK);
+        let options = ServiceOptions::default().resources([Resource::from(id)]);
+        assert_eq!(director.provide_with(worker.key, "s", 0, &["op"], &options), Status::Ok);
+        worker
+    });
+    let mut clients = [7, 8].map(|id| Client::attach(&mut director, id, Identity::default(), SESSION));
+    for client in &clients {
+        assert_eq!(director.open_route(client.key, 0, "s", "op", &mut shell), Status::Ok);
+    }
+    for (key, (index, session)) in shell.take_maps() {
+        let (worker, client) =
+            (workers.iter_mut().find(|w| w.key == key), clients.iter().find(|c| c.key == session));
+        worker.expect("it is here").map(index, client.expect("so is it"), &mut director, &mut shell);
+    }
+    // Each worker has its share, and for each a call waits: the one for the first before the other.
+    for sent in [2, 1] {
+        for (client, key) in clients.iter_mut().zip([1, 2]) {
+            (0..sent).for_each(|_| call(client, key, &mut shell));
+        }
+        director.look_at_everything();
+        director.turn(1, &mut shell);
+    }
+    assert_eq!(director.load().waiting, 2);
+    for _ in 0..2 {
+        let begun = workers[1].begin(2, &mut shell).expect("it was given two");
+        workers[1].answer(begun, &mut shell);
+    }
+    director.turn(3, &mut shell);
+    assert_eq!(director.load().waiting, 1, "the second worker has room again");
+    assert!(workers[1].begin(4, &mut shell).is_some(), "the call is in its ring");
+}
