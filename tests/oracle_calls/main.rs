@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use fastrand::Rng;
-use model::{Call, Denied, EXCLUSIVE, Fate, Hold, KEYS, Model, OPERATIONS, Provided, SERVICES, UIDS};
+use model::{Call, EXCLUSIVE, Fate, Hold, KEYS, Line, Model, OPERATIONS, Provided, SERVICES, UIDS};
 use trine::access::{Asker, Domain, Verb};
 use trine::core::{Read, Turn};
 use trine::director::core::{DirectorCore, Settings};
@@ -152,7 +152,7 @@ impl Bus {
         let names: Vec<&str> = provided.operations.iter().map(|&o| OPERATIONS[o]).collect();
         let status = self.director.provide_with(end.key, SERVICES[service], 0, &names, &options);
         let uid = self.model.worker(*id).uid;
-        if self.model.is_denied(Verb::Provide, uid, service, None) {
+        if !self.model.may(Verb::Provide, uid, service, None) {
             assert_eq!(status, Status::PermissionDenied);
         } else {
             assert_eq!(status, Status::Ok);
@@ -166,12 +166,10 @@ impl Bus {
         let client = &mut self.clients[c];
         let (number, names) = (client.next_route, (SERVICES[service], OPERATIONS[operation]));
         let status = self.director.open_route(client.end.key, number, names.0, names.1, &mut self.shell);
-        // The first rule that says anything of such a call: if that is for some keys, each call is looked at by itself.
-        let mut about =
-            self.model.denied.iter().filter(|denied| {
-                (denied.verb, denied.uid, denied.service) == (Verb::Call, client.uid, service)
-            });
-        let denied = about.next().is_some_and(|denied| denied.keys.is_none());
+        // The first line that says anything of such a call: if that is for some keys, each call is looked at by itself.
+        let mut lines = self.model.lines.iter();
+        let about = lines.find(|line| line.is_about(Verb::Call, client.uid, service));
+        let denied = about.is_some_and(|line| !line.allow && line.keys.is_none());
         assert_eq!(status, if denied { Status::PermissionDenied } else { Status::Ok });
         client.next_route += u32::from(!denied);
         (!denied).then_some(number)
@@ -254,7 +252,7 @@ impl Bus {
             let call = |call: &Call| call.service == EXCLUSIVE && call.key == Some(key);
             let may = |sent: &Sent| call(&sent.call) && self.model.offered(&sent.call, key).contains(&id);
             let may = self.model.unheld == Unheld::Offer && self.open.values().any(may);
-            let why = format!("{:?} {:?}", self.model.denied, self.model.claims);
+            let why = format!("{:?} {:?}", self.model.lines, self.model.claims);
             assert!(may, "worker {id} was granted key {key} for no reason: {why}");
             self.model.holders[key as usize] = Hold::Has(id);
         }
@@ -433,7 +431,8 @@ impl Bus {
                         )
                     }
                     Fate::Ends(status) => {
-                        assert!(self.is_behind(number, call), "{call:?} waits for {status}")
+                        let behind = status != Status::PermissionDenied && self.is_behind(number, call);
+                        assert!(behind, "{call:?} waits for {status}")
                     }
                     Fate::Waits => {}
                 }
@@ -533,12 +532,10 @@ impl Bus {
             let worker = self.model.worker(*id);
             (worker.uid, worker.provides[EXCLUSIVE].is_some())
         };
-        let denied = self.model.is_denied(Verb::Acquire, uid, EXCLUSIVE, Some((first, last)));
-        let whole = (first..=last).all(|key| self.model.holders[key as usize] == Hold::Has(*id));
+        let denied = !self.model.may_acquire(uid, first, last);
         let expected = match action {
             _ if !provides => Status::NoSuchService,
             Action::Acquire if denied => Status::PermissionDenied,
-            Action::Acquire if whole => return, // in how many pieces is the table's own affair
             Action::Acquire => {
                 self.model.acquire(*id, first, last);
                 Status::Ok
@@ -552,19 +549,23 @@ impl Bus {
 
     fn change_policy(&mut self) {
         let one = |rng: &mut Rng| {
-            let verb = [Verb::Call, Verb::Call, Verb::Acquire, Verb::Provide][rng.usize(..4)];
+            let verb = [Verb::Call, Verb::Call, Verb::Acquire, Verb::Acquire, Verb::Provide][rng.usize(..5)];
             let (a, b) = (rng.u64(..KEYS), rng.u64(..KEYS));
-            // Of a range that was granted whole, the whole is recalled: so acquiring is allowed or not for all keys.
-            let keys = (verb == Verb::Call && rng.bool()).then_some((a.min(b), a.max(b)));
-            let service = if verb == Verb::Acquire { EXCLUSIVE } else { rng.usize(..2) };
-            Denied { verb, uid: rng.u32(UIDS), service, keys }
+            let range = [(a, a), (a.min(b), a.max(b))][rng.usize(..2)];
+            Line {
+                allow: rng.u8(..4) == 0,
+                verb,
+                uid: (rng.u8(..4) > 0).then(|| rng.u32(UIDS)),
+                service: (rng.u8(..4) > 0).then(|| rng.usize(..2)),
+                keys: (rng.u8(..3) > 0).then_some(range),
+            }
         };
-        let denied: Vec<Denied> = (0..self.rng.usize(..4)).map(|_| one(&mut self.rng)).collect();
+        let mut lines: Vec<Line> = (0..self.rng.usize(..5)).map(|_| one(&mut self.rng)).collect();
         let stays = self.model.workers[0].uid;
-        let denied = denied.into_iter().filter(|d| d.verb != Verb::Provide || d.uid != stays).collect();
+        lines.retain(|line| line.verb != Verb::Provide || line.uid.is_some_and(|uid| uid != stays));
         let mut order: Vec<(usize, u64)> = self.workers.iter().map(|w| (w.end.key, w.id)).collect();
         order.sort_unstable();
-        self.model.set_denied(denied, &order.into_iter().map(|(_, id)| id).collect::<Vec<_>>());
+        self.model.set_policy(lines, &order.into_iter().map(|(_, id)| id).collect::<Vec<_>>());
         self.director.set_access(Arc::new(self.model.policy()));
     }
 
