@@ -1,10 +1,15 @@
 //! Single cases that the random ones have led to.
 
+use std::sync::Arc;
+
+use trine::access::{Domain, Verb};
+use trine::core::Turn;
 use trine::director::core::{DirectorCore, Settings};
 use trine::layout::{LINE, Request, flag};
-use trine::{Identity, Resource, ServiceOptions, Status};
+use trine::{Identity, Resource, ServiceOptions, Status, Unheld};
 
-use crate::world::{Client, Plain, Shell, Worker};
+use crate::model::{EXCLUSIVE, Line, Model, OPERATIONS, SERVICES};
+use crate::world::{Client, Control, Plain, Shell, Worker};
 use crate::{SESSION, WORK};
 
 /// One call on a key, of the route that is the session's first.
@@ -47,4 +52,39 @@ fn a_call_for_a_busy_worker_keeps_no_other_from_one_that_has_room() {
     director.turn(3, &mut shell);
     assert_eq!(director.load().waiting, 1, "the second worker has room again");
     assert!(workers[1].begin(4, &mut shell).is_some(), "the call is in its ring");
+}
+
+/// What user 12 may not do in the exclusive service.
+fn denied(verb: Verb) -> Model {
+    let (uid, service) = (Some(12), Some(EXCLUSIVE));
+    let mut model = Model::new(Unheld::Offer);
+    model.lines.push(Line { allow: false, verb, uid, service, keys: None });
+    model
+}
+
+#[test]
+fn nobody_is_offered_a_key_of_a_service_that_new_rules_take_from_him() {
+    let (mut director, mut shell) = (DirectorCore::<Plain>::new(Settings::default()), Shell::default());
+    let (service, operation) = (SERVICES[EXCLUSIVE], OPERATIONS[0]);
+    director.set_access(Arc::new(denied(Verb::Acquire).policy()));
+    for (uid, key) in [(11, 1), (12, 2)] {
+        let who = Identity { uid, ..Identity::default() };
+        let worker = Worker::attach(&mut director, uid.into(), who, WORK);
+        director.place_worker(worker.key, Domain::of_label("all"), Arc::new([]));
+        let options = ServiceOptions::default().exclusive(Unheld::Offer).resources([Resource::from(key)]);
+        assert_eq!(director.provide_with(worker.key, service, 0, &[operation], &options), Status::Ok);
+    }
+    let who = Identity { uid: 13, ..Identity::default() };
+    let mut client = Client::attach(&mut director, 7, who, SESSION);
+    director.place_session(client.key, Domain::of_label("all"), Arc::new([]));
+    assert_eq!(director.open_route(client.key, 0, service, operation, &mut shell), Status::Ok);
+    call(&mut client, 2, &mut shell);
+    director.look_at_everything();
+    while director.turn(1, &mut shell) != Turn::Idle {}
+    assert_eq!(director.load().waiting, 1, "whoever speaks for the key may not hold it");
+    // Now he might, but he may not provide the service: that is looked at in a later turn than the call.
+    director.set_access(Arc::new(denied(Verb::Provide).policy()));
+    while director.turn(2, &mut shell) != Turn::Idle {}
+    let granted = shell.take(|control| matches!(control, Control::Granted { .. }).then_some(()));
+    assert_eq!((granted, director.load().waiting), (Vec::new(), 1));
 }
