@@ -77,7 +77,7 @@ pub fn run(bus: &BusOptions, options: &DirectorOptions) -> anyhow::Result<()> {
     director.run().context("the director stopped")
 }
 
-/// As many open files as this user may have: a session takes eight.
+/// As many open files as this user may have: a session takes six.
 fn room_for_sessions() {
     // What can't be raised stays: then there is room for fewer, and one too many is told so.
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)

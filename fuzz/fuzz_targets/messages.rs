@@ -1,4 +1,4 @@
-//! Control messages of both directions, from any bytes. The stable form is beside the parser: `message_tests.rs`.
+//! Control messages of both directions, from any bytes. The stable form is beside the parser: `coding_tests.rs`.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {

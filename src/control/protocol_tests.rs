@@ -11,11 +11,13 @@ use crate::client::core::{ClientCore, Effects};
 use crate::control::wire::Fields;
 use crate::core::reply::Replies;
 use crate::core::{Memory, Read, Write};
-use crate::layout::{self, LINE, Place, Record, ReplyHead, Request, flag, head, reply_flag};
-use crate::limits;
+use crate::layout::{
+    self, LINE, Place, Record, ReplyHead, Request, SessionShape, WorkShape, flag, head, reply_flag,
+};
 use crate::memory::sealed::{self, Kind};
 use crate::resource::Key;
 use crate::scatter;
+use crate::{Status, limits};
 
 #[path = "protocol_page.rs"]
 mod page;

@@ -574,7 +574,11 @@ impl<M: Memory> DirectorCore<M> {
                 Some(false) if self.is_full(operation) => {
                     // Room that comes free from here on is for the same one, and not for a class below.
                     self.table.operation_mut(operation).turns[class].push_front((key, number));
-                    break;
+                    // It may have been for some of the workers only: then nobody has looked at the others.
+                    if !self.finds_room(operation, now_ns) {
+                        break;
+                    }
+                    continue;
                 }
                 Some(false) => passed[class] += 1,
                 None => continue,
@@ -592,6 +596,16 @@ impl<M: Memory> DirectorCore<M> {
             _ => !worker.has_slots(),
         };
         found.providers.iter().all(|p| self.workers.get(p.worker).is_none_or(is_full))
+    }
+
+    /// Looks at all of an operation's workers. Returns whether one of them has room.
+    fn finds_room(&mut self, operation: usize, now_ns: u64) -> bool {
+        for provider in &self.table.operation(operation).providers {
+            if let Some(worker) = self.workers.get_mut(provider.worker) {
+                worker.look(now_ns);
+            }
+        }
+        !self.is_full(operation)
     }
 
     /// One call of a route and class. `None`: none waits there any more, and its turn is over.

@@ -2,8 +2,8 @@
 //!
 //! The same tables are asked in the same order as for a call; nothing is changed, and nobody is called.
 
+use super::change::span_of;
 use super::core::DirectorCore;
-use super::held::span_of;
 use super::schedule::score;
 use super::table::Provider;
 use super::table::rights::Holder;

@@ -281,7 +281,7 @@ impl<M: Memory> DirectorCore<M> {
         }
         let acquired = changes.iter().filter(|(action, _)| *action == Action::Acquire);
         let spans: Vec<Span> =
-            acquired.filter_map(|&(_, resource)| super::held::span_of(service, resource)).collect();
+            acquired.filter_map(|&(_, resource)| super::change::span_of(service, resource)).collect();
         let denied = spans.iter().map(|span| self.may_acquire(key, span)).find(|decision| !decision.allow);
         let Some(Decision { cause, .. }) = denied else { return true };
         let name = self.table.service_name(service).to_owned();

@@ -5,7 +5,8 @@
 //! attach   who comes and goes, and what a death leaves                     │ no I/O, over any memory
 //! session  what the director keeps of a client      table  who provides what, and who holds what
 //! schedule who gets a call                          held   calls on resources that one worker holds
-//! worker   what it keeps of a worker                recovery  what it inherits  ┘
+//! change   what workers declare and hold            recovery  what it inherits
+//! worker   what it keeps of a worker                                            ┘
 //! watch    who stands still                         late   workers that were given up, and live
 //! data     the thread that drives the core          control  the thread of sockets and descriptors
 //! quota    how much one process, and one user, may have
@@ -16,6 +17,7 @@
 //! ```
 
 pub mod attach;
+mod change;
 mod control;
 pub mod core;
 mod data;

@@ -6,20 +6,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use trine::{ClientOptions, Director, DirectorOptions, Until};
 
 use crate::scatter::{client, numbers, text, worker};
 use crate::support::{Place, Role, eventually};
-
-fn signal(role: &Role, signal: Signal) {
-    kill(Pid::from_raw(role.pid()), signal).unwrap();
-    if signal == Signal::SIGSTOP {
-        let status = format!("/proc/{}/stat", role.pid());
-        eventually("it is stopped", || std::fs::read_to_string(&status).unwrap().contains(") T "));
-    }
-}
 
 /// Calls from a process of its own. Returns what the answer's worker said: its name, the keys, the caller's pid.
 fn call(client: &mut Role, order: &str) -> (String, String, i32) {
@@ -46,10 +36,10 @@ fn claims_1_11_16_20_the_request_decides_who_answers_and_the_answer_comes_direct
     assert_eq!(call(&mut client, "writing ask - x"), ("writes".into(), String::new(), pid));
     client.say("reading gate - x");
     read.hear("begun");
-    signal(&director, Signal::SIGSTOP);
+    director.freeze();
     read.say("go");
     assert!(client.hear("reads").contains(&pid.to_string()), "the director has no hand in it");
-    signal(&director, Signal::SIGCONT);
+    director.thaw();
 }
 
 #[test]
@@ -67,29 +57,45 @@ fn claims_2_14_21_a_second_request_of_the_same_process_goes_to_another_server() 
 #[test]
 fn claims_3_15_22_a_second_client_of_the_same_server_gets_its_own_result() {
     let place = Place::new();
-    let _director = place.director();
+    let director = place.director();
     let mut server = worker(&place, "server", &[]);
     let mut clients = [place.role("client").ready(), place.role("client").ready()];
     for client in &mut clients {
-        client.say("work gate - x");
-        server.hear("begun");
-        let pid = client.pid().to_string();
-        server.say("go");
-        assert!(client.hear("server").contains(&pid));
-        assert_eq!(call(client, "work ask - y").2, client.pid());
+        assert_eq!(call(client, "work ask - x").2, client.pid());
     }
+    // Both are with the server at once, and the director has no hand in either answer.
+    clients[0].say("work gate - one");
+    server.hear("begun");
+    clients[1].say("work gate - two");
+    eventually("both are handed on", || place.inspect().workers[0].in_flight == 2);
+    director.freeze();
+    server.say("go");
+    assert!(clients[0].hear("server").ends_with(&format!("{}|one", clients[0].pid())));
+    server.hear("begun");
+    server.say("go");
+    assert!(clients[1].hear("server").ends_with(&format!("{}|two", clients[1].pid())));
+    director.thaw();
 }
 
 #[test]
 fn claims_4_15_23_a_second_clients_request_goes_to_another_server() {
     let place = Place::new();
-    let _director = place.director();
+    let director = place.director();
     let held = |name, keys| worker(&place, name, &[("exclusive", "wait"), ("acquire", keys)]);
-    let _workers = [held("first", "1"), held("second", "2")];
+    let mut workers = [held("first", "1"), held("second", "2")];
     let mut clients = [place.role("client").ready(), place.role("client").ready()];
-    let pids = clients.each_ref().map(Role::pid);
-    assert_eq!(call(&mut clients[0], "work ask 1 x"), ("first".into(), "1".into(), pids[0]));
-    assert_eq!(call(&mut clients[1], "work ask 2 x"), ("second".into(), "2".into(), pids[1]));
+    for (client, (worker, order)) in
+        clients.iter_mut().zip(workers.iter().zip(["work gate 1 x", "work gate 2 x"]))
+    {
+        client.say(order);
+        worker.hear("begun");
+    }
+    director.freeze();
+    workers.iter_mut().for_each(|worker| worker.say("go"));
+    for (client, said) in clients.iter().zip(["first|1|0|", "second|2|0|"]) {
+        assert_eq!(client.hear(""), format!("{said}{}|x", client.pid()));
+    }
+    director.thaw();
 }
 
 #[test]
@@ -101,10 +107,10 @@ fn claims_5_24_work_that_needs_several_servers_is_sent_to_each_and_each_answers_
     let (client, route) = client(&place, "gate", 3);
     let parts = client.request(route).scatter(&numbers([1, 11, 21, 2, 12]), b"x", Until::Forever).unwrap();
     workers.iter().for_each(|worker| drop(worker.hear("begun")));
-    signal(&director, Signal::SIGSTOP);
+    director.freeze();
     workers.iter_mut().for_each(|worker| worker.say("go"));
     let said: BTreeSet<String> = parts.map(|part| text(&part)).collect();
-    signal(&director, Signal::SIGCONT);
+    director.thaw();
     let pid = std::process::id();
     let expected =
         [format!("a|1,2|1001|{pid}|x"), format!("b|11,12|10010|{pid}|x"), format!("c|21|100|{pid}|x")];
@@ -117,9 +123,10 @@ fn claims_6_12_25_who_may_do_it_on_the_resources_that_it_needs_gets_it() {
     let _director = place.director();
     let declared = |name, keys| worker(&place, name, &[("declare", keys)]);
     let _workers = [declared("low", "0-99"), declared("high", "100-199"), declared("blue", "blue")];
+    let _other = worker(&place, "other", &[("service", "other"), ("declare", "0-199")]);
     let mut client = place.role("client").ready();
-    let orders = ["work ask 5 x", "work ask 150 x", "work ask blue x"];
-    assert_eq!(orders.map(|order| name(&mut client, order)), ["low", "high", "blue"]);
+    let orders = ["work ask 5 x", "work ask 150 x", "work ask blue x", "other ask 5 x"];
+    assert_eq!(orders.map(|order| name(&mut client, order)), ["low", "high", "blue", "other"]);
     client.say("work ask 200 x");
     client.hear("NO_WORKER");
 }
@@ -128,17 +135,23 @@ fn claims_6_12_25_who_may_do_it_on_the_resources_that_it_needs_gets_it() {
 fn claims_7_17_26_the_director_chooses_and_hands_on() {
     let place = Place::new();
     let director = place.director();
-    let server = worker(&place, "server", &[]);
-    let (client, route) = client(&place, "gate", 1);
-    signal(&director, Signal::SIGSTOP);
+    let mut servers = ["one", "other"].map(|name| worker(&place, name, &[]));
+    let (client, route) = client(&place, "gate", 2);
+    director.freeze();
     let draft = client.request(route).timeout(Duration::from_millis(100));
     let error = draft.submit(b"without a director", Until::Forever).unwrap().wait().err().unwrap();
     assert_eq!(error.status(), trine::Status::DeadlineExceeded);
-    signal(&director, Signal::SIGCONT);
-    let call = client.request(route).submit(b"with one", Until::Forever).unwrap();
-    // What was given up before the director saw it never reached the server.
-    assert!(server.hear("begun").contains("with one"));
-    drop(call);
+    director.thaw();
+    // What was given up before the director saw it never reached a server. Of two that are open at once each goes to the
+    // server that has nothing else to do.
+    let calls = [(); 2].map(|()| client.request(route).submit(b"with one", Until::Forever).unwrap());
+    for server in &mut servers {
+        assert!(server.hear("begun").contains("with one"));
+        server.say("go");
+    }
+    let name = |reply: Vec<u8>| String::from_utf8(reply).unwrap().split('|').next().map(str::to_owned);
+    let names = calls.map(|call| name(call.wait().unwrap().bytes().to_vec()));
+    assert_eq!(BTreeSet::from(names), ["one", "other"].map(|name| Some(name.to_owned())).into());
 }
 
 #[test]
@@ -216,9 +229,9 @@ fn thirty_clients_five_servers_three_directors() {
     let names = ["a", "b", "c", "d", "e"];
     let _servers =
         names.map(|name| places[0].role("server").with("name", name).with("buses", &buses).ready());
-    let crowds = places.each_ref().map(|place| place.role("crowd").with("clients", 10).start());
-    for crowd in crowds {
-        assert_eq!(crowd.hear("all of"), "10 were served by a,b,c,d,e");
+    let clients = places.each_ref().map(|place| [(); 10].map(|()| place.role("thorough client").start()));
+    for client in clients.iter().flatten() {
+        assert_eq!(client.hear("served by"), "a,b,c,d,e");
     }
 }
 

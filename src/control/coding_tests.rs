@@ -3,8 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::limits;
+use crate::layout::{SessionShape, WorkShape};
 use crate::resource::Key;
+use crate::{Status, limits};
 
 fn name() -> impl Strategy<Value = Name> {
     "[a-z0-9./_äß日本-]{1,20}|[!-~]{64}".prop_map(|text| Name::new("test", &text).unwrap())
