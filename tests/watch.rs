@@ -6,7 +6,8 @@ use trine::core::Write;
 use trine::core::ledger::Entry;
 use trine::director::core::{DirectorCore, Peer, Settings};
 use trine::director::late::{Holds, holds_bit};
-use trine::layout::{LINE, ReplyHead, Request, SessionShape, WorkShape};
+use trine::director::recovery::CarriedOver;
+use trine::layout::{LINE, ReplyHead, Request, SessionShape, WorkShape, flag};
 use trine::resource::{Action, Resource};
 use trine::worker::core::{Begun, Taken};
 use trine::{Fault, Identity, ServiceOptions, Status, Unheld};
@@ -49,7 +50,11 @@ impl Bus {
     }
 
     fn submit(&mut self) -> u64 {
-        let name = self.client.submit(Request::default(), &[0; LINE], &mut self.shell).expect("a free slot");
+        self.submit_request(Request::default())
+    }
+
+    fn submit_request(&mut self, request: Request) -> u64 {
+        let name = self.client.submit(request, &[0; LINE], &mut self.shell).expect("a free slot");
         self.director.heat(0); // as its ring would
         name
     }
@@ -72,6 +77,14 @@ impl Bus {
         }
     }
 
+    /// Sleeps as long as the director would, if nobody rings it: not for longer than it may show no sign of life.
+    fn sleep(&mut self) {
+        let wake_ns = self.director.wake_at_ns().min(self.director.beats_at_ns());
+        assert!(wake_ns <= self.now_ns + SECOND, "it sleeps for too long: until {wake_ns}");
+        self.now_ns = wake_ns.max(self.now_ns);
+        self.turn();
+    }
+
     fn begin(&mut self, worker: usize) -> Begun {
         self.workers[worker].begin(self.now_ns, &mut self.shell).expect("a call")
     }
@@ -82,6 +95,13 @@ impl Bus {
 
     fn ended(&mut self, name: u64) -> Option<Status> {
         self.client.ended(name, self.now_ns, &mut self.shell).map(|outcome| outcome.status)
+    }
+
+    /// What stands in the reply slot of a ticket.
+    fn answer_to(&self, ticket: u64) -> Option<u16> {
+        let replies = trine::core::reply::Replies::<LINE>::new(SESSION.inbox().replies, 4);
+        let record = replies.take(&self.client.inbox, ticket, |_| false)?;
+        Some(ReplyHead::of(&record).status)
     }
 
     /// How many rights workers were told of since.
@@ -196,19 +216,34 @@ fn inherited(tickets: &[u64]) -> Bus {
 fn a_worker_that_comes_too_late_frees_what_it_never_began() {
     let mut bus = inherited(&[4, 5]);
     bus.pass(2, &[]);
-    let status = |bus: &Bus, ticket: u64| {
-        let at = bus.client.inbox.clone();
-        let replies = trine::core::reply::Replies::<LINE>::new(SESSION.inbox().replies, 4);
-        replies.take(&at, ticket, |_| false).map(|record| ReplyHead::of(&record).status)
-    };
-    assert_eq!((status(&bus, 4), status(&bus, 5)), (None, None), "nothing is taken back from the living");
+    assert_eq!((bus.answer_to(4), bus.answer_to(5)), (None, None), "nothing is taken back from the living");
     bus.director.too_late(9, 5, false, late_page(), &mut bus.shell);
-    assert_eq!((status(&bus, 4), status(&bus, 5)), (None, Some(Status::NotBegun as u16)));
+    assert_eq!((bus.answer_to(4), bus.answer_to(5)), (None, Some(Status::NotBegun as u16)));
     // It dies before it has answered the other one.
     bus.director.inherited_dead(9, &mut bus.shell);
-    assert_eq!(status(&bus, 4), Some(Status::WorkerDied as u16));
+    assert_eq!(bus.answer_to(4), Some(Status::WorkerDied as u16));
     bus.pass(1, &[]);
     assert_eq!(bus.shell.forgotten_ledgers, [9]);
+}
+
+#[test]
+fn a_worker_that_came_in_time_and_is_heard_of_after_the_window_frees_what_it_never_began() {
+    let mut bus = inherited(&[4, 5]);
+    bus.pass(2, &[]);
+    // It had begun the first, and that is carried over; nobody else will ever say what has become of the second.
+    let entry = Entry { position: 4, session: SESSION_ID, ticket: 4 };
+    let carried = CarriedOver { start: 6, taken: 5, entries: vec![(0, entry)], holds: Holds::default() };
+    let (work, (page, _)) = (Words::new(WORK.work().words), late_page());
+    page.store(WORK.progress().taken, 5);
+    let back =
+        bus.director.resume_worker(9, Identity::default(), WORK, &carried, (work, page), &mut bus.shell);
+    let back = back.expect("room");
+    assert_eq!((bus.answer_to(4), bus.answer_to(5)), (None, Some(Status::NotBegun as u16)));
+    // It is a worker as any other, with one call in its hands that ends with it.
+    assert_eq!(bus.director.provide(back, "s", 0, &["op"]), Status::Ok);
+    bus.director.provided_again(back, &mut bus.shell);
+    bus.director.worker_dead(back, &mut bus.shell);
+    assert_eq!(bus.answer_to(4), Some(Status::WorkerDied as u16));
 }
 
 #[test]
@@ -267,6 +302,68 @@ fn a_call_that_is_marked_done_and_not_answered_ends_by_verdict_and_its_worker_is
     assert_eq!(bus.ended(call), Some(Status::MayHaveRun));
     let ticket = begun.request.ticket;
     assert_eq!(bus.shell.faults, [(Peer::Worker(0), Fault::Unanswered { ticket })]);
+}
+
+#[test]
+fn a_done_mark_is_looked_into_though_nothing_else_happens() {
+    let mut bus = Bus::new(1);
+    let call = bus.submit();
+    bus.turn();
+    let begun = bus.begin(0);
+    let (at, entry) = (WORK.progress(), usize::from(begun.request.entry));
+    bus.workers[0].page.store(at.completed, 1);
+    bus.turn();
+    bus.sleep();
+    bus.workers[0].page.store(at.done + entry, 1);
+    bus.shell.may_fault = true;
+    bus.sleep();
+    assert_eq!(bus.ended(call), Some(Status::MayHaveRun));
+    assert_eq!(bus.shell.faults.len(), 1);
+}
+
+#[test]
+fn a_director_shows_signs_of_life_as_long_as_a_call_may_take() {
+    let mut bus = Bus::new(1);
+    let options = ServiceOptions::default().stall(std::time::Duration::MAX);
+    assert_eq!(bus.director.provide_with(0, "s", 0, &["op"], &options), Status::Ok);
+    let call = bus.submit();
+    bus.turn();
+    let begun = bus.begin(0);
+    for _ in 0..3 {
+        let before = bus.client.core.directors_sign();
+        bus.sleep();
+        assert!(bus.client.core.directors_sign() > before);
+    }
+    bus.answer(0, begun);
+    assert_eq!(bus.ended(call), Some(Status::Ok));
+    bus.sleep();
+    assert_eq!(bus.director.beats_at_ns(), u64::MAX, "nothing is open");
+}
+
+#[test]
+fn a_director_shows_signs_of_life_as_long_as_a_call_waits_for_a_holder() {
+    let mut bus = Bus::new(1);
+    let options = ServiceOptions::default().exclusive(Unheld::Wait);
+    assert_eq!(bus.director.provide_with(0, "s", 0, &["op"], &options), Status::Ok);
+    let call = bus.submit_request(Request { flags: flag::HAS_KEY, key: 7, ..Request::default() });
+    bus.turn();
+    for _ in 0..3 {
+        let before = bus.client.core.directors_sign();
+        bus.sleep();
+        assert!(bus.client.core.directors_sign() > before);
+    }
+    assert_eq!(bus.ended(call), None);
+}
+
+#[test]
+fn a_director_shows_signs_of_life_as_long_as_others_may_come_back() {
+    let mut bus = inherited(&[4]);
+    bus.director.open_window(4 * SECOND);
+    for _ in 0..3 {
+        let before = bus.client.core.directors_sign();
+        bus.sleep();
+        assert!(bus.client.core.directors_sign() > before);
+    }
 }
 
 #[test]

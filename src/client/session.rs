@@ -219,6 +219,28 @@ fn ask_route(
     }
 }
 
+/// Asks for the key of a name. Answers that were given up may come first.
+fn ask_key(channel: &Channel, name: &Name, late_keys: &mut u32, within_ns: u64) -> Result<Key, Error> {
+    let ask = ToDirector::NameKey { name: name.clone() };
+    channel.send_message(&ask, &[]).map_err(Error::io("asking for a key"))?;
+    let until_ns = now_ns() + within_ns;
+    *late_keys += 1;
+    loop {
+        match channel.answer(until_ns.saturating_sub(now_ns()).max(1))? {
+            (FromDirector::RouteOpened { .. } | FromDirector::RouteElsewhere { .. }, _) => {}
+            (FromDirector::KeyNamed { status, word }, _) => {
+                *late_keys -= 1;
+                match status {
+                    _ if *late_keys > 0 => {}
+                    Status::Ok => return Ok(Key::from_word(word, true)),
+                    _ => return Err(Error::Refused { status, message: status.text().into() }),
+                }
+            }
+            _ => return Err(unexpected()),
+        }
+    }
+}
+
 impl Session {
     /// Attaches with fresh memory, in a domain, or in that of the director's own user. Blocks for two round trips on a
     /// socket.
@@ -423,24 +445,7 @@ impl Session {
     /// The key of a resource's name. Blocks for a round trip on a socket.
     pub fn key(&mut self, name: &Name) -> Result<Key, Error> {
         let Some(channel) = &self.channel else { return Err(Error::DirectorGone(std::time::Duration::ZERO)) };
-        let ask = ToDirector::NameKey { name: name.clone() };
-        channel.send_message(&ask, &[]).map_err(Error::io("asking for a key"))?;
-        let until_ns = now_ns() + ANSWER_NS;
-        self.late_keys += 1;
-        loop {
-            match channel.answer(until_ns.saturating_sub(now_ns()).max(1))? {
-                (FromDirector::RouteOpened { .. } | FromDirector::RouteElsewhere { .. }, _) => {}
-                (FromDirector::KeyNamed { status, word }, _) => {
-                    self.late_keys -= 1;
-                    match status {
-                        _ if self.late_keys > 0 => {}
-                        Status::Ok => return Ok(Key::from_word(word, true)),
-                        _ => return Err(Error::Refused { status, message: status.text().into() }),
-                    }
-                }
-                _ => return Err(unexpected()),
-            }
-        }
+        ask_key(channel, name, &mut self.late_keys, ANSWER_NS)
     }
 
     /// Looks whether the director is still there. One system call. One that is there but shows no sign of life,
@@ -616,6 +621,8 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::played::{Played, hear};
+    use crate::waiting::Waiting;
 
     #[test]
     fn a_silence_is_what_was_watched() {
@@ -647,5 +654,77 @@ mod tests {
         answer(6, Status::Ok);
         ask_route(&client, 6, &route, &mut late_keys, ANSWER_NS).unwrap();
         assert_eq!(late_keys, 0);
+    }
+
+    #[test]
+    fn a_late_answer_about_one_key_is_not_taken_for_anothers() {
+        let (client, director) = Channel::pair().unwrap();
+        let name = |name| Name::new("key", name).unwrap();
+        let answer = |status, word| {
+            director.send_message(&FromDirector::KeyNamed { status, word }, &[]).unwrap();
+        };
+        let mut late_keys = 0;
+        for given_up in ["one", "two"] {
+            let asked = ask_key(&client, &name(given_up), &mut late_keys, 1);
+            assert!(asked.as_ref().is_err_and(is_late), "{asked:?}");
+        }
+        answer(Status::Ok, 11);
+        answer(Status::BadResource, 0);
+        let elsewhere = FromDirector::RouteOpened { route: 1, status: Status::Ok, message: String::new() };
+        director.send_message(&elsewhere, &[]).unwrap();
+        answer(Status::Ok, 33);
+        let asked = ask_key(&client, &name("three"), &mut late_keys, ANSWER_NS).unwrap();
+        assert_eq!((asked, late_keys), (Key::from_word(33, true), 0));
+    }
+
+    const SHAPE: SessionShape =
+        SessionShape { slots: 2, reply_capacity: 64, request_arena: 0, reply_arena: 0 };
+
+    #[test]
+    fn a_session_that_comes_back_to_a_slow_director_goes_on_at_the_same_socket() {
+        let director = Played::new();
+        let waiter = Waiter::new(Waiting::default(), 8).unwrap();
+        let answer = |channel: &Channel| {
+            let bell = Doorbell::new().unwrap();
+            let opened = FromDirector::SessionOpened { session: 7, credential: [1, 2] };
+            channel.send_message(&opened, &[bell.as_fd()]).unwrap();
+        };
+        let presented = |channel: &Channel| {
+            let (heard, _) = hear(channel);
+            assert!(matches!(heard, ToDirector::OpenSession { .. }), "{heard:?}");
+        };
+        let (channel, mut session) = director.meet(
+            |channel| {
+                presented(channel);
+                answer(channel);
+            },
+            |bus| Session::attach(bus, SHAPE, 0, None, u64::MAX, &waiter).unwrap(),
+        );
+        let name = |name| Name::new("name", name).unwrap();
+        let routes = [RouteName { service: name("service"), operation: name("operation") }];
+        session.open_routes = vec![true];
+        drop(channel);
+        session.check_director();
+        assert!(!session.is_attached());
+
+        // The next one takes its time for each of its answers.
+        let (channel, arrival) = director.meet(presented, |_| session.present(ANSWER_NS).unwrap());
+        session.arrival = Some(arrival);
+        let come_back = |session: &mut Session| {
+            let back = session.come_back(&routes, 1_000_000).map(|_| ());
+            assert!(back.as_ref().is_err_and(is_late), "{back:?}");
+        };
+        come_back(&mut session);
+        come_back(&mut session);
+        answer(&channel);
+        come_back(&mut session);
+        assert!(matches!(hear(&channel).0, ToDirector::OpenRoute { route: 0, .. }));
+        let opened = FromDirector::RouteOpened { route: 0, status: Status::Ok, message: String::new() };
+        channel.send_message(&opened, &[]).unwrap();
+        session.look_for_director(now_ns(), &routes);
+        assert!(session.is_attached() && session.open_routes[0]);
+        assert!(matches!(hear(&channel).0, ToDirector::OpenRoute { route: 0, .. }), "it asked once more");
+        assert_eq!(hear(&channel).0, ToDirector::Republished);
+        assert!(!director.is_asked_for(), "it has connected once more");
     }
 }

@@ -18,5 +18,7 @@ pub(crate) mod folder;
 pub(crate) mod greeting;
 pub(crate) mod message;
 pub(crate) mod name;
+#[cfg(test)]
+pub(crate) mod played;
 pub(crate) mod socket;
 mod wire;

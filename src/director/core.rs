@@ -203,6 +203,8 @@ pub struct DirectorCore<M: Memory> {
     pub(super) accounts: Accounts,
     /// When to look who stands still.
     pub(super) watch_at_ns: u64,
+    /// Something was given to a worker, and not found answered yet.
+    pub(super) unaudited: bool,
     /// The first session whose open calls are looked at the next time.
     pub(super) audit_from: usize,
     /// Calls dispatched, calls ended by the director itself.
@@ -235,6 +237,7 @@ impl<M: Memory> DirectorCore<M> {
             stopping: false,
             accounts: Accounts::new(settings.quotas, settings.owner),
             watch_at_ns: 0,
+            unaudited: false,
             audit_from: 0,
             dispatched: 0,
             refused: 0,
@@ -285,7 +288,7 @@ impl<M: Memory> DirectorCore<M> {
 
     /// Whether anything waits for a worker.
     #[inline]
-    fn holds_work_back(&self) -> bool {
+    pub(super) fn holds_work_back(&self) -> bool {
         !self.backlog.is_empty() || !self.held.is_empty() || !self.scatters.is_empty()
     }
 
@@ -504,6 +507,7 @@ impl<M: Memory> DirectorCore<M> {
         if worker.push(record, flight, to.number, index) {
             self.dispatched += 1;
             self.sessions[key].give_to(ticket, worker.id);
+            self.unaudited = true;
         } else {
             // Its done marks say that it is still busy with what it counted as completed: it lies.
             let fault = Fault::Field { field: "done marks", value: 0, bound: worker.in_flight() };

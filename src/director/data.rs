@@ -545,7 +545,7 @@ impl Party for Data {
 
     fn wake_at_ns(&self) -> u64 {
         let grace_ns = self.graces.iter().map(|&(at_ns, _)| at_ns).min().unwrap_or(u64::MAX);
-        self.core.wake_at_ns().min(grace_ns).min(self.stop_at_ns)
+        self.core.wake_at_ns().min(self.core.beats_at_ns()).min(grace_ns).min(self.stop_at_ns)
     }
 }
 

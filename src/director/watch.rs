@@ -11,7 +11,7 @@
 //! other. What it answers then frees the slots.
 
 use super::core::{DirectorCore, Effects, Peer};
-use super::worker::Standing;
+use super::worker::{Standing, Worker};
 use crate::core::Memory;
 use crate::error::{Fault, Status};
 
@@ -53,8 +53,7 @@ impl<M: Memory> DirectorCore<M> {
                 tracing::warn!(worker = worker.id, "it moves again");
                 self.news = true;
             }
-            let is_busy = worker.in_flight() > 0 && !worker.pulse.stalled;
-            if is_busy && now_ns >= worker.pulse.stalls_ns() {
+            if is_busy(worker) && now_ns >= worker.pulse.stalls_ns() {
                 tracing::warn!(
                     worker = worker.id,
                     "it stands still: what it has in its hands ends by verdict"
@@ -77,11 +76,13 @@ impl<M: Memory> DirectorCore<M> {
         let keys: Vec<usize> = served.map(|(key, _)| key).collect();
         let from = keys.partition_point(|&key| key < self.audit_from);
         let mut left = AUDIT_SLOTS;
+        self.unaudited = false;
         for &key in keys[from..].iter().chain(&keys[..from]) {
             let session = &mut self.sessions[key];
             let slots = u64::from(session.shape.slots);
             if left < slots.min(AUDIT_SLOTS) {
-                return self.audit_from = key;
+                (self.unaudited, self.audit_from) = (true, key);
+                return;
             }
             left = left.saturating_sub(slots);
             for (ticket, worker) in session.unanswered() {
@@ -93,7 +94,10 @@ impl<M: Memory> DirectorCore<M> {
     fn audit_call(&mut self, key: usize, ticket: u64, worker: u64, fx: &mut impl Effects) {
         let id = self.sessions[key].id;
         let holder = self.workers.iter_mut().find(|(_, w)| w.id == worker);
-        if holder.as_ref().is_some_and(|(_, w)| w.keeps(id, ticket)) {
+        if let Some((_, holder)) = &holder
+            && holder.keeps(id, ticket)
+        {
+            self.unaudited |= !holder.pulse.stalled;
             return;
         }
         let session = &mut self.sessions[key];
@@ -115,10 +119,23 @@ impl<M: Memory> DirectorCore<M> {
 
     /// When to look again: only while somebody has something in his hands, also one who was given up and finishes it.
     pub(super) fn watch_again_ns(&self) -> u64 {
-        let is_busy = |w: &super::worker::Worker<M>| {
-            w.in_flight() > 0 && !w.pulse.stalled && w.pulse.stalls_ns() < u64::MAX
-        };
-        let waits = !self.late.is_empty() || self.workers.iter().any(|(_, w)| is_busy(w));
+        let is_watched = |w: &Worker<M>| is_busy(w) && w.pulse.stalls_ns() < u64::MAX;
+        let waits = !self.late.is_empty() || self.workers.iter().any(|(_, w)| is_watched(w));
         if waits { self.watch_at_ns } else { u64::MAX }
     }
+
+    /// When to show the next sign of life, and to look again whether what is marked done is answered: as long as a call may
+    /// be open, whoever it waits for, and whatever a worker says that it has completed.
+    pub fn beats_at_ns(&self) -> u64 {
+        let is_open = self.unaudited
+            || self.holds_work_back()
+            || self.is_recovering()
+            || self.workers.iter().any(|(_, w)| is_busy(w));
+        if is_open { self.watch_at_ns } else { u64::MAX }
+    }
+}
+
+/// Whether it has something in its hands that has not ended by verdict.
+fn is_busy<M: Memory>(worker: &Worker<M>) -> bool {
+    worker.in_flight() > 0 && !worker.pulse.stalled
 }

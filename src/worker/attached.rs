@@ -591,3 +591,51 @@ impl Attached {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::played::{Played, hear};
+    use crate::memory::named::Named;
+    use crate::waiting::Waiting;
+
+    const SHAPE: WorkShape = WorkShape { slots: 8 };
+
+    #[test]
+    fn a_worker_that_comes_back_to_a_slow_director_goes_on_at_the_same_socket() {
+        let director = Played::new();
+        let waiter = Waiter::new(Waiting::default(), 8).unwrap();
+        let presented = |channel: &Channel| {
+            let (heard, _) = hear(channel);
+            assert!(matches!(heard, ToDirector::OpenWorker { .. }), "{heard:?}");
+        };
+        let answer = |channel: &Channel| {
+            let link = director.folder().join("work");
+            let work = Named::create(&link, "trine-test-slow-", SHAPE.work().words, |_| {}).unwrap();
+            let (memory, bell) = (work.read_only_fd().unwrap(), Doorbell::new().unwrap());
+            let opened = FromDirector::WorkerOpened { worker: 7, credential: [1, 2], start: 0 };
+            channel.send_message(&opened, &[memory.as_fd(), bell.as_fd()]).unwrap();
+            work.unlink().unwrap();
+        };
+        let (channel, mut attached) = director.meet(
+            |channel| {
+                presented(channel);
+                answer(channel);
+            },
+            |bus| Attached::attach(bus, SHAPE, &waiter).unwrap(),
+        );
+        drop(channel);
+        attached.read_control();
+        assert!(!attached.is_attached());
+
+        // The next one does not answer in time; and then it does.
+        let (channel, arrival) = director.meet(presented, |bus| attached.present_itself(bus).unwrap());
+        attached.arrival = Some(arrival);
+        let late = attached.come_back(director.bus(), &waiter);
+        assert!(late.as_ref().is_err_and(is_late), "{late:?}");
+        answer(&channel);
+        assert!(attached.come_back(director.bus(), &waiter).unwrap());
+        assert!(attached.is_attached());
+        assert!(!director.is_asked_for(), "it has connected once more");
+    }
+}

@@ -177,10 +177,10 @@ fn bad_bells(bus: &Bus, random: &mut Random) -> Option<()> {
     let blocking = bell(EfdFlags::empty());
     let (reading, writing) = nix::unistd::pipe().ok()?;
     for bell in [blocking, writing, reading] {
-        drop(Session::open_with(bus, bell));
+        drop(Session::open_with(bus, bell.into()));
     }
     let full = good_bell();
-    nix::unistd::write(&full, &(u64::MAX - 1).to_ne_bytes()).ok()?;
+    full.fill();
     let session = Session::open_with(bus, full)?;
     let mut ring = Publisher::new(SHAPE.outbox().ring, SHAPE.ring_slots(), 0);
     // Parked for ever: whoever answers rings.

@@ -1,9 +1,10 @@
 //! A worker that keeps to nothing, and a client of its own process that it serves.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use trine::core::{Read, Write};
+use trine::layout::LINE;
 use trine::{Bus, ClientOptions, Until};
 
 use crate::raw::{
@@ -11,7 +12,7 @@ use crate::raw::{
     open_worker, provide, segment,
 };
 use crate::roles::tell;
-use crate::support::Random;
+use crate::support::{PATIENCE, Random};
 
 const ATTACKS: [fn(&Bus, &mut Random) -> Option<()>; 8] = [
     wrong_descriptors,
@@ -175,22 +176,41 @@ fn forged_identities(bus: &Bus, random: &mut Random) -> Option<()> {
 
 /// Marks all done that it is given, and answers nothing.
 fn done_without_reply(bus: &Bus, _: &mut Random) -> Option<()> {
-    let mut worker = RawWorker::open(bus)?;
-    let (at, progress) = (WORK.work(), WORK.progress());
-    let (mut position, mut completed) = (0u64, 0u64);
-    for _ in 0..40 {
-        worker.listen(Duration::from_millis(2));
-        let slot = at.ring + (position % u64::from(WORK.slots)) as usize * 16;
-        while worker.work.load(slot) == position + 1 {
-            position += 1;
-            completed += 1;
-            let entry = (worker.work.load(slot + 1) >> 48) as usize;
-            worker.page.store(progress.taken, position);
-            worker.page.store(progress.completed, completed);
-            worker.page.store(progress.done + entry % 16, position);
-        }
+    if !RawWorker::open(bus)?.marks_all_done() {
+        tell("wrong: to mark done what is not answered is no fault");
     }
     Some(())
+}
+
+/// The same, and nothing else.
+pub fn answer_nothing(bus: &Bus) {
+    let worker = RawWorker::open(bus).expect("it may work");
+    tell("ready");
+    tell(format!("disconnected {}", worker.marks_all_done()));
+    std::thread::park();
+}
+
+impl RawWorker {
+    /// Marks all done that it is given, until the director has enough of it. Returns whether it had.
+    fn marks_all_done(mut self) -> bool {
+        let (at, progress) = (WORK.work(), WORK.progress());
+        let (mut position, until) = (0u64, Instant::now() + PATIENCE);
+        while !self.wire.is_ended(Duration::from_millis(2)) {
+            if Instant::now() > until {
+                return false;
+            }
+            self.listen(Duration::ZERO);
+            let slot = at.ring + (position % u64::from(WORK.slots)) as usize * LINE;
+            if self.work.load(slot) == position + 1 {
+                position += 1;
+                let entry = (self.work.load(slot + 1) >> 48) as usize;
+                self.page.store(progress.taken, position);
+                self.page.store(progress.completed, position);
+                self.page.store(progress.done + entry % WORK.slots as usize, position);
+            }
+        }
+        true
+    }
 }
 
 /// Counts that nobody can have reached.

@@ -11,7 +11,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, connect,
-    recvmsg, sendmsg, socket,
+    recvmsg, send, sendmsg, socket, socketpair,
 };
 use trine::core::{Read, Write};
 use trine::layout::{SessionShape, WorkShape};
@@ -249,8 +249,42 @@ pub fn bell(flags: EfdFlags) -> OwnedFd {
     EventFd::from_flags(flags).expect("an eventfd").into()
 }
 
-pub fn good_bell() -> OwnedFd {
-    bell(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)
+/// A doorbell as it should be, and what keeps it one.
+pub struct Bell {
+    ring: OwnedFd,
+    /// A socket's other end.
+    _mailbox: Option<OwnedFd>,
+}
+
+impl Bell {
+    /// Fills it.
+    pub fn fill(&self) {
+        // Of these calls one works: the other is for the other kind.
+        let _ = nix::unistd::write(&self.ring, &(u64::MAX - 1).to_ne_bytes());
+        while send(self.ring.as_raw_fd(), &[1], MsgFlags::MSG_DONTWAIT).is_ok() {}
+    }
+}
+
+impl From<OwnedFd> for Bell {
+    fn from(ring: OwnedFd) -> Bell {
+        Bell { ring, _mailbox: None }
+    }
+}
+
+impl AsFd for Bell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ring.as_fd()
+    }
+}
+
+/// A counter; of another user than the director a mailbox, which is all that it takes then.
+pub fn good_bell() -> Bell {
+    if nix::unistd::geteuid().is_root() {
+        return bell(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).into();
+    }
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let (ring, mailbox) = socketpair(AddressFamily::Unix, SockType::Datagram, None, flags).expect("a pair");
+    Bell { ring, _mailbox: Some(mailbox) }
 }
 
 /// A session, opened as it should be, with routes 0 to `work.mix` and 1 to `evil.do`.
@@ -261,7 +295,7 @@ pub struct Session {
     pub inbox_fd: OwnedFd,
     pub director: OwnedFd,
     /// Its own doorbell lives as long as it.
-    _own: OwnedFd,
+    _own: Bell,
 }
 
 pub const SHAPE: SessionShape =
@@ -282,7 +316,7 @@ impl Session {
         Session::open_with(bus, good_bell())
     }
 
-    pub fn open_with(bus: &Bus, own: OwnedFd) -> Option<Session> {
+    pub fn open_with(bus: &Bus, own: Bell) -> Option<Session> {
         let wire = Wire::greeted(bus, CLIENT)?;
         let [(outbox, outbox_fd), (inbox, inbox_fd)] = boxes(SHAPE)?;
         wire.send(&open_session(SHAPE, [0; 4]), &[outbox_fd.as_fd(), inbox_fd.as_fd(), own.as_fd()]);
@@ -308,6 +342,7 @@ pub struct RawWorker {
     pub director: OwnedFd,
     /// The client's memory that it was given: index, id, outbox, inbox.
     pub sessions: Vec<(u16, u64, SessionShape, Words, Words)>,
+    _own: Bell,
 }
 
 pub const WORK: WorkShape = WorkShape { slots: 16 };
@@ -317,12 +352,13 @@ impl RawWorker {
         let wire = Wire::greeted(bus, WORKER)?;
         let bytes = WORK.progress().words as u64 * 8;
         let (page, fd) = segment(bytes, bytes, WRITER_SEALS)?;
-        wire.send(&open_worker(WORK.slots, [0; 4]), &[fd.as_fd(), good_bell().as_fd()]);
+        let own = good_bell();
+        wire.send(&open_worker(WORK.slots, [0; 4]), &[fd.as_fd(), own.as_fd()]);
         let (_, mut fds) = wire.hear(kind::WORKER_OPENED)?;
         let (director, work) = (fds.pop()?, fds.pop()?);
         let work = Words::read_only(&work, WORK.work().words as u64 * 8)?;
         wire.send(&provide("evil", "do"), &[]);
-        Some(RawWorker { wire, page, work, director, sessions: Vec::new() })
+        Some(RawWorker { wire, page, work, director, sessions: Vec::new(), _own: own })
     }
 
     /// Maps what it is given, and says so.

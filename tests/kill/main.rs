@@ -9,7 +9,8 @@
 //! After each kill the others' calls end truly, the books are balanced, and nothing of the victim is left over. A new
 //! victim takes its place, for the next k, until one reaches the end of the path before it is killed.
 //!
-//! `TRINE_KILL_EVERY` says how many instructions lie between two kills: 1 for each there is.
+//! `TRINE_KILL_EVERY` says how many instructions lie between two kills: 1 for each there is, which takes ten minutes. Only the
+//! first client or worker is stepped; those after it run to a breakpoint on the path that it took.
 
 mod roles;
 mod step;

@@ -1,7 +1,13 @@
 //! A process that is held, stepped, and killed.
 
+use std::collections::HashMap;
+#[cfg(target_arch = "x86_64")]
+use std::mem::offset_of;
 use std::time::{Duration, Instant};
 
+#[cfg(target_arch = "x86_64")]
+use nix::libc;
+use nix::sys::personality::{self, Persona};
 use nix::sys::ptrace;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -65,6 +71,42 @@ impl Traced {
         }
     }
 
+    /// Where the instruction lies that it runs next.
+    #[cfg(target_arch = "x86_64")]
+    fn address(&self) -> u64 {
+        ptrace::read_user(self.0, offset(offset_of!(libc::user, regs.rip))).expect("it is held") as u64
+    }
+
+    /// Lets it run on to the instruction there, which it is to pass so often before. Returns whether it came there, and
+    /// not to its mark.
+    #[cfg(target_arch = "x86_64")]
+    fn run_to(&self, place: &Place) -> bool {
+        let registers = [(0, place.address as i64), (7, BREAK_AT_0)];
+        for (register, value) in registers {
+            let at = offset_of!(libc::user, u_debugreg) + register * size_of::<u64>();
+            ptrace::write_user(self.0, offset(at), value).expect("it is held");
+        }
+        (0..=place.passes).all(|_| {
+            ptrace::cont(self.0, None).expect("it is held");
+            match self.wait(|_| false) {
+                Some(WaitStatus::Stopped(_, Signal::SIGTRAP)) => true,
+                Some(WaitStatus::Stopped(_, MARK)) => false,
+                other => panic!("the victim did something else: {other:?}"),
+            }
+        })
+    }
+
+    /// Other processors have other registers: there each victim is stepped from the begin.
+    #[cfg(not(target_arch = "x86_64"))]
+    fn address(&self) -> u64 {
+        0
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn run_to(&self, _: &Place) -> bool {
+        false
+    }
+
     /// SIGKILL for its process, of which nothing is left afterwards.
     pub fn kill(self, role: &mut Role) {
         nix::sys::signal::kill(Pid::from_raw(role.pid()), Signal::SIGKILL).expect("a child");
@@ -91,31 +133,119 @@ impl Traced {
     }
 }
 
+/// Offset in `struct user`, as ptrace takes it.
+#[cfg(target_arch = "x86_64")]
+fn offset(at: usize) -> ptrace::AddressType {
+    std::ptr::without_provenance_mut(at)
+}
+
+/// In the seventh debug register: stop at the instruction of the first.
+#[cfg(target_arch = "x86_64")]
+const BREAK_AT_0: i64 = 1;
+
+/// How many instructions lie between two kills; in the short form so many.
+pub fn every(short: usize) -> usize {
+    let asked = std::env::var("TRINE_KILL_EVERY").ok().and_then(|value| value.parse().ok());
+    asked.unwrap_or(short).max(1)
+}
+
+/// An instruction on a victim's path.
+struct Place {
+    address: u64,
+    /// How often the path has been there before.
+    passes: u64,
+}
+
 /// Which kills there are, and what was done.
+///
+/// The first victim is stepped from its mark to its end, which is the path. To step each of the others as far as it is to
+/// come would take time by the square of the path; so they run to a breakpoint. One that comes another way, past it, is
+/// followed by one that is stepped from the begin.
 pub struct Kills {
-    every: u64,
-    /// Instructions that the next victim may still run.
-    pub next: u64,
-    pub kills: u64,
-    pub stepped: u64,
+    every: usize,
+    /// Addresses are the same in each victim.
+    fixed: bool,
+    path: Vec<Place>,
+    /// Instructions that the next victim may run.
+    next: usize,
+    /// Whether the last victim passed its breakpoint by.
+    missed: bool,
+    kills: u64,
+    stops: u64,
+    misses: u64,
+    shorter: u64,
 }
 
 impl Kills {
-    /// `every` is the short form's.
-    pub fn new(every: u64) -> Kills {
-        let asked = std::env::var("TRINE_KILL_EVERY").ok().and_then(|value| value.parse().ok());
-        Kills { every: asked.unwrap_or(every).max(1), next: 0, kills: 0, stepped: 0 }
+    /// `every` is the short form's. For victims that the calling thread starts.
+    pub fn new(every: usize) -> Kills {
+        let fixed = cfg!(target_arch = "x86_64") && personality::set(Persona::ADDR_NO_RANDOMIZE).is_ok();
+        let (every, path, missed) = (self::every(every), Vec::new(), false);
+        Kills { every, fixed, path, next: 0, missed, kills: 0, stops: 0, misses: 0, shorter: 0 }
     }
 
-    /// A victim was killed after `ran` instructions, all that it was to run.
-    pub fn killed(&mut self, ran: u64) {
-        (self.kills, self.stepped, self.next) = (self.kills + 1, self.stepped + ran, self.next + self.every);
+    /// Whether another victim is wanted.
+    pub fn are_left(&self) -> bool {
+        self.path.is_empty() || self.next < self.path.len()
     }
 
-    pub fn report(&self, victim: &str, path: u64) {
+    /// Lets a victim run from its mark to where it is to be killed. Returns whether it came to the end before.
+    pub fn run(&mut self, victim: &Traced) -> bool {
+        victim.wait_for_mark();
+        if self.path.is_empty() {
+            self.learn(victim);
+            return true;
+        }
+        let ended = if self.fixed && !std::mem::take(&mut self.missed) {
+            let place = &self.path[self.next];
+            self.stops += place.passes + 1;
+            if !victim.run_to(place) {
+                (self.missed, self.misses) = (true, self.misses + 1);
+                return true;
+            }
+            false
+        } else {
+            (0..self.next).any(|_| self.is_last(victim))
+        };
+        self.next += self.every;
+        (self.kills, self.shorter) = (self.kills + u64::from(!ended), self.shorter + u64::from(ended));
+        ended
+    }
+
+    fn learn(&mut self, victim: &Traced) {
+        let mut passes = HashMap::<u64, u64>::new();
+        loop {
+            let address = victim.address();
+            let passes = passes.entry(address).or_default();
+            self.path.push(Place { address, passes: *passes });
+            *passes += 1;
+            if self.is_last(victim) {
+                return;
+            }
+        }
+    }
+
+    /// Steps over one instruction of a victim that sleeps nowhere: returns whether that was the last before its mark.
+    /// A string instruction, which stops for each of its bytes, is one.
+    fn is_last(&mut self, victim: &Traced) -> bool {
+        let address = victim.address();
+        loop {
+            self.stops += 1;
+            match victim.step(|_| false) {
+                Step::Done if address != 0 && victim.address() == address => {}
+                Step::Done => return false,
+                Step::Mark => return true,
+                Step::Sleeps => unreachable!("somebody answers it"),
+            }
+        }
+    }
+
+    pub fn report(&self, victim: &str) {
+        let Kills { every, path, kills, stops, misses, shorter, .. } = self;
         println!(
-            "{victim}: {} kills survived, one each {} of {path} instructions; {} instructions stepped",
-            self.kills, self.every, self.stepped
+            "{victim}: {kills} kills survived, one each {every} of {} instructions; {stops} stops, {misses} ran past \
+             their breakpoint, {shorter} ended before their kill",
+            path.len()
         );
     }
 }

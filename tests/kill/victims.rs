@@ -7,7 +7,7 @@ use std::time::Instant;
 use trine::{Client, ClientOptions, Inspection, Pending, Request, Route, Status, Until, WorkerOptions};
 
 use crate::roles::{open_log, run};
-use crate::step::{Kills, MARK, Step, Traced};
+use crate::step::{Kills, MARK, Step, Traced, every};
 use crate::support::{PATIENCE, Place, Role, descriptors, eventually, mix, segments};
 
 /// Instructions that a director is stepped for when all calls have been answered: it has some more to do then.
@@ -118,7 +118,7 @@ fn a_client_killed_after_any_instruction_of_a_call_leaves_nothing() {
     let client = scene.place.client(ClientOptions::default());
     let route = client.route("work", "run").expect("a route");
     let (mut kills, mut before) = (Kills::new(307), None);
-    let path = loop {
+    while kills.are_left() {
         let call = scene.send(&client, route);
         end(&scene, vec![call], false, || {});
         scene.balanced(1, 1);
@@ -134,28 +134,13 @@ fn a_client_killed_after_any_instruction_of_a_call_leaves_nothing() {
         scene.next_id += 1;
         let traced = Traced::seize(thread);
         victim.say("go");
-        traced.wait_for_mark();
-        let mut ran = 0;
-        let ended = loop {
-            if ran == kills.next {
-                break false;
-            }
-            match traced.step(|_| false) {
-                Step::Done => ran += 1,
-                Step::Mark => break true,
-                Step::Sleeps => unreachable!("its worker answers"),
-            }
-        };
+        let ended = kills.run(&traced);
         traced.kill(&mut victim);
         scene.balanced(1, 1);
-        assert!(scene.ran(id) <= 1);
-        if ended {
-            assert_eq!(scene.ran(id), 1);
-            break ran;
-        }
-        kills.killed(ran);
-    };
-    kills.report("client", path);
+        let ran = scene.ran(id);
+        assert!(ran == 1 || (ran == 0 && !ended), "call {id} ran {ran} times");
+    }
+    kills.report("client");
 }
 
 #[test]
@@ -169,7 +154,7 @@ fn a_worker_killed_after_any_instruction_of_a_call_ends_each_call_truly() {
     let route = client.route("work", "run").expect("a route");
     let mut log = open_log(scene.path.to_str().expect("UTF-8"));
     let mut kills = Kills::new(1499);
-    let path = loop {
+    while kills.are_left() {
         let (mut victim, thread) = scene.start("victim worker");
         let warm = client.route("warm", "up").expect("a route");
         client.call(warm, b"").expect("the victim serves it");
@@ -183,18 +168,7 @@ fn a_worker_killed_after_any_instruction_of_a_call_ends_each_call_truly() {
             kept.len() == 2 && of_victim(&scene.place.inspect()) == Some(2)
         });
         victim.say("go");
-        traced.wait_for_mark();
-        let mut ran = 0;
-        let ended = loop {
-            if ran == kills.next {
-                break false;
-            }
-            match traced.step(|_| false) {
-                Step::Done => ran += 1,
-                Step::Mark => break true,
-                Step::Sleeps => unreachable!("two calls are in its ring"),
-            }
-        };
+        let ended = kills.run(&traced);
         traced.kill(&mut victim);
         kept.into_iter().for_each(|request| drop(run(request, &mut log)));
         end(&scene, calls, !ended, || {
@@ -204,12 +178,8 @@ fn a_worker_killed_after_any_instruction_of_a_call_ends_each_call_truly() {
         });
         scene.balanced(1, 1);
         scene.forget_runs();
-        if ended {
-            break ran;
-        }
-        kills.killed(ran);
-    };
-    kills.report("worker", path);
+    }
+    kills.report("worker");
 }
 
 #[test]
@@ -219,7 +189,8 @@ fn a_director_killed_after_any_instruction_of_a_call_loses_none() {
     let (_worker, _) = scene.start("worker");
     let client = scene.place.client(ClientOptions::default());
     let route = client.route("work", "run").expect("a route");
-    let mut kills = Kills::new(211);
+    let every = every(211);
+    let (mut next, mut kills, mut stepped) = (0, 0, 0);
     let path = loop {
         // Everybody is here, and knows everybody.
         let call = scene.send(&client, route);
@@ -232,7 +203,7 @@ fn a_director_killed_after_any_instruction_of_a_call_loses_none() {
         let calls: Vec<Call> = (0..2).map(|_| scene.send(&client, route)).collect();
         let (mut ran, mut behind) = (0, 0);
         let ended = loop {
-            if ran == kills.next {
+            if ran == next {
                 break false;
             }
             // It sleeps when nothing is left to do.
@@ -250,10 +221,10 @@ fn a_director_killed_after_any_instruction_of_a_call_loses_none() {
         traced.kill(&mut director);
         (director, thread) = scene.start("director");
         end(&scene, calls, false, || {});
-        kills.killed(ran);
+        (next, kills, stepped) = (next + every, kills + 1, stepped + ran);
         if ended {
             break ran;
         }
     };
-    kills.report("director", path);
+    println!("director: {kills} kills survived, one each {every} of {path} instructions; {stepped} stops");
 }
