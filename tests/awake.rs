@@ -10,6 +10,9 @@
 //! rang somebody, no run would count.
 
 #[cfg(target_arch = "x86_64")]
+mod seccomp;
+
+#[cfg(target_arch = "x86_64")]
 fn main() {
     counted::run();
 }
@@ -34,6 +37,8 @@ mod counted {
     use trine::{
         Bus, Client, ClientOptions, Director, DirectorOptions, Route, Until, Waiting, WorkerOptions,
     };
+
+    use crate::seccomp;
 
     /// Payloads: in a record's head, in its second half, and in the arenas.
     const SIZES: [usize; 3] = [8, 64, 4000];
@@ -81,47 +86,24 @@ mod counted {
     const SI_SYSCALL: usize = 24;
 
     extern "C" fn counted(_: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-        // SAFETY: the kernel's own structures, of a SIGSYS, which this handler is installed for alone.
-        unsafe {
-            let number = info.cast::<u8>().add(SI_SYSCALL).cast::<i32>().read();
-            ASKED[number as usize % ASKED.len()].fetch_add(1, SeqCst);
-            let context = &mut *context.cast::<libc::ucontext_t>();
-            context.uc_mcontext.gregs[libc::REG_RAX as usize] = -i64::from(libc::EAGAIN);
-        }
+        // SAFETY: the kernel's own structure, of a SIGSYS, which this handler is installed for alone.
+        let number = unsafe { info.cast::<u8>().add(SI_SYSCALL).cast::<i32>().read() };
+        ASKED[number as usize % ASKED.len()].fetch_add(1, SeqCst);
+        seccomp::answer_again(context);
     }
 
     /// Puts the filter on the thread that gets the signal, and has its allocations counted.
     extern "C" fn filter_this_thread(_: i32) {
-        const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-        const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-        const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-        let step = |code, k, jt| libc::sock_filter { code, jt, jf: 0, k };
-        let mut program = [
-            step(LOAD, 0, 0), // the number comes first in seccomp_data
-            step(EQUAL, libc::SYS_sched_yield as u32, 3),
-            step(EQUAL, libc::SYS_rt_sigreturn as u32, 2),
-            step(EQUAL, libc::SYS_exit_group as u32, 1),
-            step(RETURN, libc::SECCOMP_RET_TRAP, 0),
-            step(RETURN, libc::SECCOMP_RET_ALLOW, 0),
-        ];
-        let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
-        // SAFETY: two system calls, allowed in a signal handler; the program outlives the second.
-        let filtered = unsafe {
-            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
-                && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) == 0
-        };
+        let filtered = seccomp::filter_this_thread(libc::SYS_sched_yield);
         IS_COUNTED.set(true);
         FILTERED.fetch_add(if filtered { 1 } else { 1000 }, SeqCst);
     }
 
     fn handle_signals() {
-        // SAFETY: both handlers do only what is allowed in one.
+        seccomp::handle(counted);
+        // SAFETY: zeros are a sigaction; the handler does only what is allowed in one.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
-            action.sa_flags = libc::SA_SIGINFO;
-            action.sa_sigaction = counted as *const () as usize;
-            assert_eq!(libc::sigaction(libc::SIGSYS, &action, std::ptr::null_mut()), 0);
-            action.sa_flags = 0;
             action.sa_sigaction = filter_this_thread as *const () as usize;
             assert_eq!(libc::sigaction(libc::SIGUSR1, &action, std::ptr::null_mut()), 0);
         }

@@ -6,6 +6,8 @@
 #![cfg(target_arch = "x86_64")]
 
 mod common;
+#[path = "../../tests/seccomp/mod.rs"]
+mod seccomp;
 
 use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -29,35 +31,13 @@ static COUNTED: AtomicU64 = AtomicU64::new(0);
 
 extern "C" fn count(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
     COUNTED.fetch_add(1, SeqCst);
-    // SAFETY: the kernel's own structure, of a SIGSYS, which this handler is installed for alone.
-    let context = unsafe { &mut *context.cast::<libc::ucontext_t>() };
-    context.uc_mcontext.gregs[libc::REG_RAX as usize] = -i64::from(libc::EAGAIN);
+    seccomp::answer_again(context);
 }
 
 /// From now on this thread's system calls are counted, and not made; but for pause(), which nobody else uses.
 fn filter_this_thread() {
-    const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-    const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-    let step = |code, k, jt| libc::sock_filter { code, jt, jf: 0, k };
-    let mut program = [
-        step(LOAD, 0, 0), // the number comes first in seccomp_data
-        step(EQUAL, libc::SYS_pause as u32, 3),
-        step(EQUAL, libc::SYS_rt_sigreturn as u32, 2),
-        step(EQUAL, libc::SYS_exit_group as u32, 1),
-        step(RETURN, libc::SECCOMP_RET_TRAP, 0),
-        step(RETURN, libc::SECCOMP_RET_ALLOW, 0),
-    ];
-    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
-    // SAFETY: the handler does only what is allowed in one; the program outlives the call.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_flags = libc::SA_SIGINFO;
-        action.sa_sigaction = count as *const () as usize;
-        assert_eq!(libc::sigaction(libc::SIGSYS, &raw const action, null_mut()), 0);
-        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
-        assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program), 0);
-    }
+    seccomp::handle(count);
+    assert!(seccomp::filter_this_thread(libc::SYS_pause));
 }
 
 /// What one function did.
