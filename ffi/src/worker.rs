@@ -136,33 +136,35 @@ pub unsafe extern "C" fn trine_next(
 
 #[expect(clippy::vec_box, reason = "C has pointers into them")]
 fn incoming(request: Request<'_>, told: &mut Vec<Box<Told>>) -> Outcome<trine_incoming> {
-    let details = request.details().ok_or_else(|| Failure::plain(Status::Forked))?;
+    let Some(details) = request.details() else { return Err(Failure::plain(Status::Forked)) };
     let index = request.id().index();
     if index >= told.len() {
         told.resize_with(index + 1, Box::default);
     }
     let told = &mut *told[index];
-    let bytes = request.bytes();
-    let (len, large) = (bytes.len(), bytes.as_ptr());
-    if len <= SMALL {
-        copy_small(&bytes, &mut told.small);
-    }
-    drop(bytes);
+    let (len, large) = (details.bytes.len(), details.bytes.as_ptr());
+    let data = if len <= SMALL { copy_small(&details.bytes, &mut told.small) } else { large.cast() };
     (told.large, told.len) = (large as usize, len);
     (told.out, told.capacity) = (details.buffer as usize, details.capacity);
-    let id = request.detach();
-    let mut incoming = input::zeroed::<trine_incoming>();
-    let caller = details.caller;
-    (incoming.uid, incoming.gid, incoming.pid) = (caller.uid, caller.gid, caller.pid);
-    (incoming.request, incoming.operation) = (id.to_bits(), details.number);
-    incoming.deadline_ns = details.deadline_ns.unwrap_or(0);
-    match details.key_mask {
-        Some(mask) => (incoming.flags, incoming.key_mask) = (TRINE_PART, mask),
-        None => incoming.key = details.key.map_or_else(trine_key::default, trine_key::from),
-    }
-    (incoming.out, incoming.out_capacity) = (details.buffer.cast(), details.capacity as u64);
-    incoming.data = if len > SMALL { large.cast() } else { told.small.as_ptr().cast() };
-    incoming.len = len as u64;
+    let key = details.key.filter(|_| details.key_mask.is_none());
+    let incoming = trine_incoming {
+        size: 0, // the caller's stays
+        operation: details.number,
+        request: request.id().to_bits(),
+        data,
+        len: len as u64,
+        out: details.buffer.cast(),
+        out_capacity: details.capacity as u64,
+        deadline_ns: details.deadline_ns.unwrap_or(0),
+        uid: details.caller.uid,
+        gid: details.caller.gid,
+        pid: details.caller.pid,
+        flags: if details.key_mask.is_some() { TRINE_PART } else { 0 },
+        key: key.map_or_else(trine_key::default, trine_key::from),
+        key_mask: details.key_mask.unwrap_or(0),
+    };
+    drop(details);
+    let _ = request.detach();
     Ok(incoming)
 }
 

@@ -20,10 +20,11 @@ use crate::waiting::to_instant;
 #[derive(Debug)]
 pub struct Served(());
 
-/// All that is said of a request beside its payload, read at once: for who passes it on to another language.
-#[derive(Clone, Copy, Debug)]
+/// All that is said of a request, read at once: for who passes it on to another language.
 #[non_exhaustive]
-pub struct Details {
+pub struct Details<'r> {
+    /// As [`Request::bytes`].
+    pub bytes: Shared<'r>,
     /// As [`Request::number`].
     pub number: u32,
     /// As [`Request::key`].
@@ -40,11 +41,13 @@ pub struct Details {
     pub buffer: *mut u8,
 }
 
-impl Details {
-    fn of(attached: &Attached, begun: &Begun) -> Details {
+impl Details<'_> {
+    #[inline]
+    fn of(attached: &Attached, begun: &Begun) -> Self {
         let (request, capacity) = (&begun.request, begun.request.capacity as usize);
         let buffer = attached.buffer(begun).and_then(|(inbox, at)| inbox.ptr(at, capacity));
         Details {
+            bytes: attached.payload(begun),
             number: u32::from(request.operation as u16),
             key: request.resource(),
             key_mask: begun.is_part().then(|| scatter::mask(&begun.record)),
@@ -133,8 +136,9 @@ impl<'w> Request<'w> {
         self.with(|_, begun| begun.is_part().then(|| scatter::mask(&begun.record))).flatten()
     }
 
-    /// All of it at once, but the payload. `None` in a forked child, whose it is not.
-    pub fn details(&self) -> Option<Details> {
+    /// All of it at once. `None` in a forked child, whose it is not.
+    #[inline]
+    pub fn details(&self) -> Option<Details<'_>> {
         self.with(Details::of)
     }
 

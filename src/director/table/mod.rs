@@ -123,6 +123,8 @@ pub struct Table {
     names: HashMap<Box<str>, usize>,
     services: Slab<Service>,
     operations: Slab<Operation>,
+    /// By operation: its service. The same is said there; here it is in the cache.
+    services_by_operation: Vec<u32>,
     scopes: Slab<Scope>,
     /// By worker: how many resources it declares, in all services.
     declared: HashMap<usize, usize>,
@@ -226,6 +228,10 @@ impl Table {
                 routes: 0,
             });
             self.services[service].operations.push(key);
+            if key == self.services_by_operation.len() {
+                self.services_by_operation.push(0);
+            }
+            self.services_by_operation[key] = service as u32;
             key
         })
     }
@@ -374,7 +380,7 @@ impl Table {
     /// Who holds a key of an operation's service.
     #[inline]
     pub fn holder(&self, operation: usize, key: Key) -> Holder {
-        self.rights.holder(&Span::of_key(self.operations[operation].service, key))
+        self.rights.holder(&Span::of_key(self.services_by_operation[operation] as usize, key))
     }
 
     /// The service of this name.

@@ -119,14 +119,22 @@ impl Held {
     }
 }
 
+/// In few bytes: a look-up of a holder reads one, and there may be one for each worker and service.
 #[derive(Debug)]
 struct Tenant {
     /// `None` once the tenancy has ended.
-    worker: Option<usize>,
-    service: usize,
-    pieces: usize,
+    worker: Option<u32>,
+    service: u32,
+    pieces: u32,
     /// The worker has withdrawn the service: all of it is being given up.
     leaving: bool,
+}
+
+impl Tenant {
+    #[inline]
+    fn worker(&self) -> Option<usize> {
+        self.worker.map(|worker| worker as usize)
+    }
 }
 
 /// Somebody who waits for a right.
@@ -168,7 +176,7 @@ impl Rights {
     pub fn holder(&self, span: &Span) -> Holder {
         let Some(held) = self.find(span.space, span.first) else { return Holder::Nobody };
         let Some(tenant) = self.tenants.get(held.tenant() as usize) else { return Holder::Nobody };
-        match tenant.worker {
+        match tenant.worker() {
             None => Holder::Nobody,
             Some(worker) if held.is_leaving() || tenant.leaving => Holder::Leaving(worker),
             Some(worker) => Holder::Worker(worker),
@@ -213,7 +221,7 @@ impl Rights {
         if span.is_single() {
             found.extend(singles(first));
         } else {
-            let here = |(_, tenant): &(usize, &Tenant)| tenant.service == space.service();
+            let here = |(_, tenant): &(usize, &Tenant)| tenant.service as usize == space.service();
             for (tenant, _) in self.tenants.iter().filter(here) {
                 let owned = self.owned.range((tenant as u32, space, first)..=(tenant as u32, space, last));
                 found.extend(owned.take(most + 1).filter_map(|&(.., word)| singles(word)));
@@ -232,7 +240,7 @@ impl Rights {
         self.owned.insert((held.tenant(), space, first));
         let tenant = &mut self.tenants[held.tenant() as usize];
         tenant.pieces += 1;
-        if let Some(worker) = tenant.worker {
+        if let Some(worker) = tenant.worker() {
             *self.pieces_by_worker.entry(worker).or_default() += 1;
         }
         *self.uses.entry(space.service()).or_default() += 1;
@@ -251,7 +259,7 @@ impl Rights {
         self.owned.remove(&(held.tenant(), space, first));
         let tenant = &mut self.tenants[held.tenant() as usize];
         tenant.pieces -= 1;
-        if let Some(pieces) = tenant.worker.and_then(|worker| self.pieces_by_worker.get_mut(&worker)) {
+        if let Some(pieces) = tenant.worker().and_then(|worker| self.pieces_by_worker.get_mut(&worker)) {
             *pieces -= 1;
         }
         self.unuse(space);
@@ -282,17 +290,19 @@ impl Rights {
 
     fn tenant_of(&mut self, worker: usize, service: usize) -> u32 {
         *self.tenancies.entry((worker, service)).or_insert_with(|| {
-            let tenant = Tenant { worker: Some(worker), service, pieces: 0, leaving: false };
+            let (worker, service) = (Some(worker as u32), service as u32);
+            let tenant = Tenant { worker, service, pieces: 0, leaving: false };
             self.tenants.insert(tenant) as u32
         })
     }
 
     /// A tenancy ends: what it consists of is nobody's from now on.
     fn end(&mut self, tenant: u32) {
-        let Tenant { worker, pieces, .. } = &mut self.tenants[tenant as usize];
-        if let Some(all) = worker.take().and_then(|worker| self.pieces_by_worker.get_mut(&worker)) {
-            *all -= *pieces;
+        let ended = &mut self.tenants[tenant as usize];
+        if let Some(all) = ended.worker().and_then(|worker| self.pieces_by_worker.get_mut(&worker)) {
+            *all -= ended.pieces as usize;
         }
+        ended.worker = None;
         self.ended.push(tenant);
     }
 
@@ -354,7 +364,7 @@ impl Rights {
         let Some(pieces) = self.pieces(&span) else { return false };
         let mut free = true;
         for &(piece, held) in &pieces {
-            let Some(holder) = self.tenants[held.tenant() as usize].worker else { continue };
+            let Some(holder) = self.tenants[held.tenant() as usize].worker() else { continue };
             free &= holder == worker && !held.is_leaving();
             if holder != worker && !self.is_given_up(held) {
                 self.recall(holder, piece, held, &span);
@@ -472,7 +482,7 @@ impl Rights {
     pub fn present(&mut self, worker: usize, span: Span) -> bool {
         let withheld = (std::mem::take(&mut self.withheld), std::mem::take(&mut self.withheld_services));
         let others = |pieces: &Vec<(Span, Held)>| {
-            let holder = |held: &Held| self.tenants[held.tenant() as usize].worker;
+            let holder = |held: &Held| self.tenants[held.tenant() as usize].worker();
             pieces.iter().any(|(_, held)| holder(held).is_some_and(|holder| holder != worker))
         };
         let free = self.pieces(&span).is_some_and(|pieces| !others(&pieces));
