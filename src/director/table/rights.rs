@@ -119,22 +119,31 @@ impl Held {
     }
 }
 
-/// In few bytes: a look-up of a holder reads one, and there may be one for each worker and service.
-#[derive(Debug)]
-struct Tenant {
+/// Whose a tenancy is. In four bytes, since each look-up of a holder reads one out of many.
+#[derive(Clone, Copy, Debug, Default)]
+struct Stay(u32);
+
+impl Stay {
+    fn of(worker: usize) -> Stay {
+        Stay((worker as u32 + 1) << 1)
+    }
     /// `None` once the tenancy has ended.
-    worker: Option<u32>,
-    service: u32,
-    pieces: u32,
+    fn worker(self) -> Option<usize> {
+        (self.0 >> 1).checked_sub(1).map(|worker| worker as usize)
+    }
     /// The worker has withdrawn the service: all of it is being given up.
-    leaving: bool,
+    fn is_leaving(self) -> bool {
+        self.0 & 1 == 1
+    }
+    fn leaving(self) -> Stay {
+        Stay(self.0 | 1)
+    }
 }
 
-impl Tenant {
-    #[inline]
-    fn worker(&self) -> Option<usize> {
-        self.worker.map(|worker| worker as usize)
-    }
+#[derive(Debug)]
+struct Tenant {
+    service: usize,
+    pieces: usize,
 }
 
 /// Somebody who waits for a right.
@@ -152,6 +161,8 @@ pub struct Rights {
     /// (tenancy, space, first word) of every piece.
     owned: BTreeSet<(u32, Space, u64)>,
     tenants: Slab<Tenant>,
+    /// By tenancy.
+    stays: Vec<Stay>,
     /// By worker and service: the tenancies that last.
     tenancies: BTreeMap<(usize, usize), u32>,
     /// How many pieces each worker has in its tenancies.
@@ -175,10 +186,10 @@ impl Rights {
     #[inline]
     pub fn holder(&self, span: &Span) -> Holder {
         let Some(held) = self.find(span.space, span.first) else { return Holder::Nobody };
-        let Some(tenant) = self.tenants.get(held.tenant() as usize) else { return Holder::Nobody };
-        match tenant.worker() {
+        let stay = self.stay(held);
+        match stay.worker() {
             None => Holder::Nobody,
-            Some(worker) if held.is_leaving() || tenant.leaving => Holder::Leaving(worker),
+            Some(worker) if held.is_leaving() || stay.is_leaving() => Holder::Leaving(worker),
             Some(worker) => Holder::Worker(worker),
         }
     }
@@ -186,12 +197,17 @@ impl Rights {
     /// Whether a worker is giving up all that it holds in a service.
     pub fn is_leaving(&self, worker: usize, service: usize) -> bool {
         let tenant = self.tenancies.get(&(worker, service));
-        tenant.is_some_and(|&tenant| self.tenants[tenant as usize].leaving)
+        tenant.is_some_and(|&tenant| self.stays[tenant as usize].is_leaving())
     }
 
     /// Whether a piece is being given up.
     fn is_given_up(&self, held: Held) -> bool {
-        held.is_leaving() || self.tenants[held.tenant() as usize].leaving
+        held.is_leaving() || self.stay(held).is_leaving()
+    }
+
+    #[inline]
+    fn stay(&self, held: Held) -> Stay {
+        self.stays.get(held.tenant() as usize).copied().unwrap_or_default()
     }
 
     #[inline]
@@ -221,7 +237,7 @@ impl Rights {
         if span.is_single() {
             found.extend(singles(first));
         } else {
-            let here = |(_, tenant): &(usize, &Tenant)| tenant.service as usize == space.service();
+            let here = |(_, tenant): &(usize, &Tenant)| tenant.service == space.service();
             for (tenant, _) in self.tenants.iter().filter(here) {
                 let owned = self.owned.range((tenant as u32, space, first)..=(tenant as u32, space, last));
                 found.extend(owned.take(most + 1).filter_map(|&(.., word)| singles(word)));
@@ -238,9 +254,8 @@ impl Rights {
             self.ranges.entry(space).or_default().insert(first, last, held);
         }
         self.owned.insert((held.tenant(), space, first));
-        let tenant = &mut self.tenants[held.tenant() as usize];
-        tenant.pieces += 1;
-        if let Some(worker) = tenant.worker() {
+        self.tenants[held.tenant() as usize].pieces += 1;
+        if let Some(worker) = self.stay(held).worker() {
             *self.pieces_by_worker.entry(worker).or_default() += 1;
         }
         *self.uses.entry(space.service()).or_default() += 1;
@@ -257,9 +272,9 @@ impl Rights {
             }
         }
         self.owned.remove(&(held.tenant(), space, first));
-        let tenant = &mut self.tenants[held.tenant() as usize];
-        tenant.pieces -= 1;
-        if let Some(pieces) = tenant.worker().and_then(|worker| self.pieces_by_worker.get_mut(&worker)) {
+        self.tenants[held.tenant() as usize].pieces -= 1;
+        let worker = self.stay(held).worker();
+        if let Some(pieces) = worker.and_then(|worker| self.pieces_by_worker.get_mut(&worker)) {
             *pieces -= 1;
         }
         self.unuse(space);
@@ -290,19 +305,21 @@ impl Rights {
 
     fn tenant_of(&mut self, worker: usize, service: usize) -> u32 {
         *self.tenancies.entry((worker, service)).or_insert_with(|| {
-            let (worker, service) = (Some(worker as u32), service as u32);
-            let tenant = Tenant { worker, service, pieces: 0, leaving: false };
-            self.tenants.insert(tenant) as u32
+            let tenant = self.tenants.insert(Tenant { service, pieces: 0 });
+            if tenant == self.stays.len() {
+                self.stays.push(Stay::default());
+            }
+            self.stays[tenant] = Stay::of(worker);
+            tenant as u32
         })
     }
 
     /// A tenancy ends: what it consists of is nobody's from now on.
     fn end(&mut self, tenant: u32) {
-        let ended = &mut self.tenants[tenant as usize];
-        if let Some(all) = ended.worker().and_then(|worker| self.pieces_by_worker.get_mut(&worker)) {
-            *all -= ended.pieces as usize;
+        let stay = std::mem::take(&mut self.stays[tenant as usize]);
+        if let Some(all) = stay.worker().and_then(|worker| self.pieces_by_worker.get_mut(&worker)) {
+            *all -= self.tenants[tenant as usize].pieces;
         }
-        ended.worker = None;
         self.ended.push(tenant);
     }
 
@@ -357,14 +374,14 @@ impl Rights {
             return false;
         }
         let tenant = self.tenant_of(worker, service);
-        if self.tenants[tenant as usize].leaving {
+        if self.stays[tenant as usize].is_leaving() {
             return false; // what it got now would be given up with the rest
         }
         // What has become more than a change may touch is granted when it has become less.
         let Some(pieces) = self.pieces(&span) else { return false };
         let mut free = true;
         for &(piece, held) in &pieces {
-            let Some(holder) = self.tenants[held.tenant() as usize].worker() else { continue };
+            let Some(holder) = self.stay(held).worker() else { continue };
             free &= holder == worker && !held.is_leaving();
             if holder != worker && !self.is_given_up(held) {
                 self.recall(holder, piece, held, &span);
@@ -389,12 +406,12 @@ impl Rights {
     /// A worker has withdrawn a service: it gives up all that it holds there, and wants no more of it.
     pub fn leave(&mut self, worker: usize, service: usize) {
         if let Some(&tenant) = self.tenancies.get(&(worker, service)) {
-            let Tenant { pieces, leaving, .. } = &mut self.tenants[tenant as usize];
-            match (*pieces, *leaving) {
+            let stay = &mut self.stays[tenant as usize];
+            match (self.tenants[tenant as usize].pieces, stay.is_leaving()) {
                 (_, true) => {} // it was told so, and has not come back to anything yet
                 (0, false) => self.end_stay(worker, service),
                 (_, false) => {
-                    *leaving = true;
+                    *stay = stay.leaving();
                     self.notices.push(Notice::Left(worker, service));
                 }
             }
@@ -482,7 +499,7 @@ impl Rights {
     pub fn present(&mut self, worker: usize, span: Span) -> bool {
         let withheld = (std::mem::take(&mut self.withheld), std::mem::take(&mut self.withheld_services));
         let others = |pieces: &Vec<(Span, Held)>| {
-            let holder = |held: &Held| self.tenants[held.tenant() as usize].worker();
+            let holder = |&held: &Held| self.stay(held).worker();
             pieces.iter().any(|(_, held)| holder(held).is_some_and(|holder| holder != worker))
         };
         let free = self.pieces(&span).is_some_and(|pieces| !others(&pieces));
