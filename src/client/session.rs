@@ -703,7 +703,8 @@ mod tests {
         let name = |name| Name::new("name", name).unwrap();
         let routes = [RouteName { service: name("service"), operation: name("operation") }];
         session.open_routes = vec![true];
-        drop(channel);
+        // Dropped, it could live on for a moment in a child that another test has just forked.
+        channel.shut();
         session.check_director();
         assert!(!session.is_attached());
 

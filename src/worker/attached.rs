@@ -624,7 +624,8 @@ mod tests {
             },
             |bus| Attached::attach(bus, SHAPE, &waiter).unwrap(),
         );
-        drop(channel);
+        // Dropped, it could live on for a moment in a child that another test has just forked.
+        channel.shut();
         attached.read_control();
         assert!(!attached.is_attached());
 
