@@ -15,7 +15,7 @@ pub const OPERATIONS_MAX: usize = 64;
 /// Longest message of an application error, in bytes; what is longer is cut at a character boundary.
 pub const MESSAGE_MAX: usize = 1024;
 
-/// Longest control message, in bytes: it lies on the receiver's stack. The longest that exists is the row of a
+/// Longest control message, in bytes: each thread that receives keeps room for one. The longest that exists is the row of a
 /// service with all its names and workers, 6.4 KiB.
 pub const MESSAGE_BYTES_MAX: usize = 8192;
 /// Descriptors that one control message carries at most: what is more is closed, and a fault of its sender.

@@ -69,9 +69,11 @@ impl Shelf {
     }
 }
 
-/// Copies a payload of up to 64 bytes to where it stays.
+/// Copies a payload of up to 64 bytes to where it stays. Behind it stand zeros: whoever reads too far finds nothing of
+/// another caller's.
 #[inline]
 pub fn copy_small(bytes: &trine::Shared<'_>, small: &mut Small) -> *const c_void {
+    *small = Small::default();
     bytes.read_at(0, bytemuck::bytes_of_mut(small));
     small.as_ptr().cast()
 }

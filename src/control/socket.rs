@@ -44,8 +44,9 @@ use crate::{Error, Fault};
 const BACKLOG: i32 = 4096;
 
 thread_local! {
-    /// What a message is received into: made once, since to clear it costs more than to hear that there is none.
-    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// What a message is received into: cleared once, since that costs more than to hear that there is none. It needs
+    /// no dropping, so that it is there to the thread's end, for a handle that another thread-local drops.
+    static BUFFER: RefCell<[u8; MESSAGE_BYTES_MAX]> = const { RefCell::new([0; MESSAGE_BYTES_MAX]) };
 }
 
 /// One end of a connection.
@@ -183,10 +184,7 @@ impl Channel {
 
     /// Receives a message of one direction, with exactly the descriptors of its kind.
     pub fn receive_message<M: Message>(&self) -> Result<Received<M>, Error> {
-        BUFFER.with_borrow_mut(|buffer| {
-            buffer.resize(MESSAGE_BYTES_MAX, 0);
-            self.receive_into(buffer)
-        })
+        BUFFER.with_borrow_mut(|buffer| self.receive_into(buffer))
     }
 
     fn receive_into<M: Message>(&self, buffer: &mut [u8]) -> Result<Received<M>, Error> {
