@@ -87,6 +87,15 @@ fn table(c: &mut Criterion) {
             black_box(memory[places[next] as usize])
         });
     });
+    // The same where each load says where the next one is: what a miss takes when nothing is done meanwhile.
+    let chain = chain(HELD * 4, 8, &mut random);
+    let mut at = 0;
+    c.bench_function("table/floor: one load of a chain through 32 MB", |b| {
+        b.iter(|| {
+            at = chain[at] as usize;
+            black_box(at)
+        });
+    });
     c.bench_function("table/holder of one of 1,000,000 keys", |b| {
         b.iter(|| {
             next = (next + 1) & (spans.len() - 1);
@@ -131,6 +140,19 @@ fn table(c: &mut Criterion) {
     sweep(&mut table);
     declared(c);
     calls_beside_changes();
+}
+
+/// Words of which every `stride`-th says where the next one is; all of those are one ring, in a random order.
+fn chain(words: usize, stride: usize, random: &mut impl FnMut() -> usize) -> Vec<u64> {
+    let mut order: Vec<usize> = (0..words / stride).collect();
+    for last in (1..order.len()).rev() {
+        order.swap(last, random() % (last + 1));
+    }
+    let mut chain = vec![0; words];
+    for (index, &place) in order.iter().enumerate() {
+        chain[place * stride] = (order[(index + 1) % order.len()] * stride) as u64;
+    }
+    chain
 }
 
 /// Prints what a look-up takes at p50 and p99: of batches of 64, since the clock takes as long as one look-up.

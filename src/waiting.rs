@@ -33,7 +33,7 @@ use crate::memory::Doorbell;
 /// What a party does while it finds nothing to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Waiting {
-    /// Yields the CPU for a few microseconds, more or less by what paid before, then sleeps. Right for almost all.
+    /// Yields the CPU for 2 to 200 µs, by what paid before, then sleeps. Right for almost all.
     #[default]
     Adaptive,
     /// Sleeps at once. For those who call seldom, and mind every cycle.

@@ -150,7 +150,7 @@ fn pairs() -> Vec<(&'static str, &'static str)> {
 fn main() -> Result<(), Error> {
     let quick = std::env::args().any(|arg| arg == "--test");
     let (buses, rounds, calls) = if quick { (1, 1, 10) } else { (20, 100, 200) };
-    let mut latencies = vec![Vec::new(); pairs().len()];
+    let mut latencies: Vec<Rounds> = vec![Vec::new(); pairs().len()];
     for bus in 0..buses {
         measure_bus(bus % 2 == 1, rounds, calls, &mut latencies)?;
     }
@@ -159,20 +159,35 @@ fn main() -> Result<(), Error> {
         buses * rounds * calls
     );
     println!("client  worker      p10      p50      p90      p99   p50 over Rust");
-    let mut base = 0;
-    for ((client, worker), mut all) in pairs().into_iter().zip(latencies) {
-        all.sort_unstable();
-        let [p10, p50, p90, p99] = [10, 50, 90, 99].map(|percent| all[all.len() * percent / 100]);
-        base = if base == 0 { p50 } else { base };
-        let over = (p50 as f64 / base as f64 - 1.0) * 100.0;
+    for ((client, worker), rounds) in pairs().into_iter().zip(&latencies) {
+        let mut all = rounds.concat();
+        let [p10, p50, p90, p99] = [10, 50, 90, 99].map(|percent| percentile(&mut all, percent));
+        let over = over(&latencies[0], rounds);
         println!("{client:<7} {worker:<7} {p10:>6} ns {p50:>5} ns {p90:>5} ns {p99:>5} ns   {over:>+5.1} %");
     }
     Ok(())
 }
 
+/// The latencies of a pair's calls, round by round.
+type Rounds = Vec<Vec<u64>>;
+
+fn percentile<T: PartialOrd + Copy>(values: &mut [T], percent: usize) -> T {
+    values.sort_unstable_by(|a, b| a.partial_cmp(b).expect("no NaN"));
+    values[values.len() * percent / 100]
+}
+
+/// By how many percent the median is above that of the first pair: compared round by round, a few milliseconds apart,
+/// and of all rounds the middle one. The medians of all calls lie where calls are few, between those that found their
+/// peer polling and those that found it yielding, and move with how many there are of each.
+fn over(first: &Rounds, pair: &Rounds) -> f64 {
+    let p50 = |round: &Vec<u64>| percentile(&mut round.clone(), 50) as f64;
+    let mut over: Vec<f64> = first.iter().zip(pair).map(|(a, b)| (p50(b) / p50(a) - 1.0) * 100.0).collect();
+    percentile(&mut over, 50)
+}
+
 /// What the pairs take on a bus of their own: where memory and threads come to lie differs by a few percent from bus to
 /// bus, and stays as it is as long as the bus lives.
-fn measure_bus(c_first: bool, rounds: usize, calls: usize, latencies: &mut [Vec<u64>]) -> Result<(), Error> {
+fn measure_bus(c_first: bool, rounds: usize, calls: usize, latencies: &mut [Rounds]) -> Result<(), Error> {
     let folder = tempfile::tempdir().expect("a folder");
     let bus = Bus::at(folder.path());
     let director = Director::new(&bus, DirectorOptions::default().waiting(Waiting::Yield))?.spawn()?;
@@ -231,7 +246,7 @@ fn measure_bus(c_first: bool, rounds: usize, calls: usize, latencies: &mut [Vec<
                 _ => rust_client(&client, routes[index], calls),
             };
             call(calls / 10); // wakes the worker
-            latencies[index].extend(call(calls));
+            latencies[index].push(call(calls));
         }
     }
     drop((python, python_worker));

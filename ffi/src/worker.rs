@@ -122,10 +122,7 @@ pub unsafe extern "C" fn trine_next(
         let out = unsafe { Out::new(out)? };
         let Serving { worker, told } = serving;
         match worker.next(input::until(timeout_ns)?) {
-            Ok(Some(request)) => {
-                out.put(&incoming(request, told)?);
-                Ok(TRINE_OK)
-            }
+            Ok(Some(request)) => hand_over(request, told, &out),
             Ok(None) => Err(Failure::new(TRINE_WOULD_BLOCK, "no request came in time")),
             Err(error) => Err(error.into()),
         }
@@ -135,7 +132,12 @@ pub unsafe extern "C" fn trine_next(
 }
 
 #[expect(clippy::vec_box, reason = "C has pointers into them")]
-fn incoming(request: Request<'_>, told: &mut Vec<Box<Told>>) -> Outcome<trine_incoming> {
+#[inline]
+fn hand_over(
+    request: Request<'_>,
+    told: &mut Vec<Box<Told>>,
+    out: &Out<trine_incoming>,
+) -> Outcome<trine_status> {
     let Some(details) = request.details() else { return Err(Failure::plain(Status::Forked)) };
     let index = request.id().index();
     if index >= told.len() {
@@ -147,7 +149,7 @@ fn incoming(request: Request<'_>, told: &mut Vec<Box<Told>>) -> Outcome<trine_in
     (told.large, told.len) = (large as usize, len);
     (told.out, told.capacity) = (details.buffer as usize, details.capacity);
     let key = details.key.filter(|_| details.key_mask.is_none());
-    let incoming = trine_incoming {
+    out.put(&trine_incoming {
         size: 0, // the caller's stays
         operation: details.number,
         request: request.id().to_bits(),
@@ -162,15 +164,18 @@ fn incoming(request: Request<'_>, told: &mut Vec<Box<Told>>) -> Outcome<trine_in
         flags: if details.key_mask.is_some() { TRINE_PART } else { 0 },
         key: key.map_or_else(trine_key::default, trine_key::from),
         key_mask: details.key_mask.unwrap_or(0),
-    };
+    });
     drop(details);
     let _ = request.detach();
-    Ok(incoming)
+    Ok(TRINE_OK)
+}
+
+fn no_request() -> Failure {
+    Failure::argument("there is no such request, or it was answered already")
 }
 
 fn open_request<'w>(worker: &'w Worker, request: trine_request) -> Outcome<Request<'w>> {
-    let request = worker.request(RequestId::from_bits(request));
-    request.ok_or_else(|| Failure::argument("there is no such request, or it was answered already"))
+    worker.request(RequestId::from_bits(request)).ok_or_else(no_request)
 }
 
 /// Answers a request. If `data` is its `out`, what was built there is sent as it is; else it is copied once, to where
@@ -185,25 +190,19 @@ pub unsafe extern "C" fn trine_answer(
 ) -> trine_status {
     let answer = |serving: &mut Serving| {
         let Serving { worker, told } = serving;
-        let (request, index) = (open_request(worker, request)?, RequestId::from_bits(request).index());
-        let told = &told[index];
-        let served = if len > told.capacity {
-            request.reply_with(len, |_, _| {}) // which says what is needed, and fills nothing
+        let id = RequestId::from_bits(request);
+        let told = told.get(id.index()).ok_or_else(no_request)?;
+        let _ = if len > told.capacity {
+            open_request(worker, request)?.reply_with(len, |_, _| {}) // which says what is needed, and fills nothing
         } else if len > 0 && !data.is_null() && data as usize == told.out {
-            request.reply_built(len)
+            open_request(worker, request)?.reply_built(len)
         } else if let Some(at) = told.offset_of(data as usize, len) {
-            request.reply_with(len, |from, to| copy(from, at, len, to))
+            open_request(worker, request)?.reply_with(len, |from, to| copy(from, at, len, to))
         } else {
             // SAFETY: the rules of the header.
-            match unsafe { input::bytes(data, len) } {
-                Ok(bytes) => request.reply(bytes),
-                Err(failure) => {
-                    let _ = request.detach();
-                    return Err(failure);
-                }
-            }
+            let bytes = unsafe { input::bytes(data, len)? };
+            return if worker.reply(id, bytes) { Ok(TRINE_OK) } else { Err(no_request()) };
         };
-        let _ = served;
         Ok(TRINE_OK)
     };
     // SAFETY: the rules of the header.

@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytemuck::{AnyBitPattern, NoUninit};
 
+use super::asking::RouteName;
 use super::call::{Draft, KeptReply, Pending, Reply};
 use super::inner::{Inner, refused};
 use super::options::ClientOptions;
 use super::parts::Parts;
-use super::session::{RouteName, Session};
+use super::session::Session;
 use crate::bus::Bus;
 use crate::control::name::Name;
 use crate::error::{CallError, Error, Status};

@@ -8,10 +8,11 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use super::asking::{Asked, RouteName};
 use super::handle::{Route, Ticket};
 use super::look::{About, Look};
 use super::options::ClientOptions;
-use super::session::{Asked, RouteName, Session, Stashed};
+use super::session::{Session, Stashed};
 use crate::access::Domain;
 use crate::bus::Bus;
 use crate::control::name::Name;

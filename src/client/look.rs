@@ -1,6 +1,7 @@
 //! Looking at a client's sessions until there is what is looked for.
 
-use super::session::{RouteName, Session};
+use super::asking::RouteName;
+use super::session::Session;
 use crate::core::{Party, Turn};
 
 /// How often a client that doesn't sleep looks whether its director is still there.

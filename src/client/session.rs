@@ -9,7 +9,9 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use super::asking::{Asked, RouteName, ask_key, ask_route};
 use super::core::{ClientCore, Effects, Outcome};
+use super::silence::Silence;
 use crate::access::Domain;
 use crate::bus::Bus;
 use crate::control::greeting::{ANSWER_NS, greet, is_late, unexpected};
@@ -34,16 +36,6 @@ const LOOK_NS: u64 = 5_000_000;
 const LOOK_AT_SILENT_NS: u64 = 1_000_000_000;
 /// A director shows a sign of life every second: it is not taken for stopped before it has missed a few.
 const SILENT_MIN_NS: u64 = 3_000_000_000;
-/// Who looks less often than this can't tell a silence from his own absence.
-const ABSENT_NS: u64 = 2_000_000_000;
-
-/// A route as the program sees it: its number is its place in the client's list.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct RouteName {
-    pub service: Name,
-    pub operation: Name,
-}
-
 /// The buffers of a slot's call.
 #[derive(Default)]
 pub struct Buffers {
@@ -74,26 +66,6 @@ pub struct Bells {
 impl Effects for Bells {
     fn ring_director(&mut self) {
         self.director.ring();
-    }
-}
-
-/// How long a word has not moved under somebody's eyes.
-#[derive(Default)]
-struct Silence {
-    word: u64,
-    since_ns: u64,
-    looked_ns: u64,
-}
-
-impl Silence {
-    /// Looks at the word. Whoever has been away begins anew: he may have been stopped himself.
-    fn lasts_ns(&mut self, word: u64, now_ns: u64) -> u64 {
-        let was_away = now_ns.saturating_sub(self.looked_ns) > ABSENT_NS;
-        if word != self.word || was_away {
-            (self.word, self.since_ns) = (word, now_ns);
-        }
-        self.looked_ns = now_ns;
-        now_ns.saturating_sub(self.since_ns)
     }
 }
 
@@ -180,64 +152,6 @@ fn opening(
         ToDirector::OpenSession { session, credential, published, settled, shape }
     } else {
         ToDirector::OpenSessionIn { session, credential, published, settled, shape, domain }
-    }
-}
-
-/// Where a route leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
-    /// It is open.
-    Open,
-    /// To a domain that may not see this session.
-    Elsewhere(Domain),
-}
-
-/// Tells a director what a route's number means. Answers that were given up may come first.
-fn ask_route(
-    channel: &Channel,
-    number: u32,
-    name: &RouteName,
-    late_keys: &mut u32,
-    within_ns: u64,
-) -> Result<Asked, Error> {
-    let RouteName { service, operation } = name.clone();
-    let ask = ToDirector::OpenRoute { route: number, service, operation };
-    channel.send_message(&ask, &[]).map_err(Error::io("asking for a route"))?;
-    let until_ns = now_ns() + within_ns;
-    loop {
-        match channel.answer(until_ns.saturating_sub(now_ns()).max(1))? {
-            (FromDirector::RouteOpened { route, .. }, _) if route != number => {}
-            (FromDirector::RouteElsewhere { route, .. }, _) if route != number => {}
-            (FromDirector::KeyNamed { .. }, _) if *late_keys > 0 => *late_keys -= 1,
-            (FromDirector::RouteElsewhere { domain, .. }, _) => return Ok(Asked::Elsewhere(domain)),
-            (FromDirector::RouteOpened { status: Status::Ok, .. }, _) => return Ok(Asked::Open),
-            (FromDirector::RouteOpened { status, message, .. }, _) => {
-                return Err(Error::Refused { status, message });
-            }
-            _ => return Err(unexpected()),
-        }
-    }
-}
-
-/// Asks for the key of a name. Answers that were given up may come first.
-fn ask_key(channel: &Channel, name: &Name, late_keys: &mut u32, within_ns: u64) -> Result<Key, Error> {
-    let ask = ToDirector::NameKey { name: name.clone() };
-    channel.send_message(&ask, &[]).map_err(Error::io("asking for a key"))?;
-    let until_ns = now_ns() + within_ns;
-    *late_keys += 1;
-    loop {
-        match channel.answer(until_ns.saturating_sub(now_ns()).max(1))? {
-            (FromDirector::RouteOpened { .. } | FromDirector::RouteElsewhere { .. }, _) => {}
-            (FromDirector::KeyNamed { status, word }, _) => {
-                *late_keys -= 1;
-                match status {
-                    _ if *late_keys > 0 => {}
-                    Status::Ok => return Ok(Key::from_word(word, true)),
-                    _ => return Err(Error::Refused { status, message: status.text().into() }),
-                }
-            }
-            _ => return Err(unexpected()),
-        }
     }
 }
 
@@ -623,59 +537,6 @@ mod tests {
     use super::*;
     use crate::control::played::{Played, hear};
     use crate::waiting::Waiting;
-
-    #[test]
-    fn a_silence_is_what_was_watched() {
-        let second = 1_000_000_000;
-        let mut silence = Silence::default();
-        let mut look = |word, at| silence.lasts_ns(word, at * second);
-        assert_eq!([look(1, 10), look(1, 11), look(1, 12), look(1, 13)].map(|ns| ns / second), [0, 1, 2, 3]);
-        assert_eq!(look(3, 14), 0, "it moved");
-        assert_eq!(look(3, 15), second);
-        assert_eq!(look(3, 30), 0, "nobody looked");
-    }
-
-    #[test]
-    fn a_late_answer_is_not_taken_for_the_next_questions() {
-        let (client, director) = Channel::pair().unwrap();
-        let name = |name| Name::new("name", name).unwrap();
-        let route = RouteName { service: name("service"), operation: name("operation") };
-        let answer = |route, status| {
-            let answer = FromDirector::RouteOpened { route, status, message: String::new() };
-            director.send_message(&answer, &[]).unwrap();
-        };
-        answer(4, Status::Ok);
-        answer(5, Status::NoSuchService);
-        director.send_message(&FromDirector::KeyNamed { status: Status::Ok, word: 1 }, &[]).unwrap();
-        let mut late_keys = 1;
-        let asked = ask_route(&client, 5, &route, &mut late_keys, ANSWER_NS);
-        assert!(matches!(asked, Err(Error::Refused { status: Status::NoSuchService, .. })), "{asked:?}");
-        answer(5, Status::NoSuchService);
-        answer(6, Status::Ok);
-        ask_route(&client, 6, &route, &mut late_keys, ANSWER_NS).unwrap();
-        assert_eq!(late_keys, 0);
-    }
-
-    #[test]
-    fn a_late_answer_about_one_key_is_not_taken_for_anothers() {
-        let (client, director) = Channel::pair().unwrap();
-        let name = |name| Name::new("key", name).unwrap();
-        let answer = |status, word| {
-            director.send_message(&FromDirector::KeyNamed { status, word }, &[]).unwrap();
-        };
-        let mut late_keys = 0;
-        for given_up in ["one", "two"] {
-            let asked = ask_key(&client, &name(given_up), &mut late_keys, 1);
-            assert!(asked.as_ref().is_err_and(is_late), "{asked:?}");
-        }
-        answer(Status::Ok, 11);
-        answer(Status::BadResource, 0);
-        let elsewhere = FromDirector::RouteOpened { route: 1, status: Status::Ok, message: String::new() };
-        director.send_message(&elsewhere, &[]).unwrap();
-        answer(Status::Ok, 33);
-        let asked = ask_key(&client, &name("three"), &mut late_keys, ANSWER_NS).unwrap();
-        assert_eq!((asked, late_keys), (Key::from_word(33, true), 0));
-    }
 
     const SHAPE: SessionShape =
         SessionShape { slots: 2, reply_capacity: 64, request_arena: 0, reply_arena: 0 };

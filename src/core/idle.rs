@@ -7,11 +7,11 @@
 /// Shortest budget.
 pub const BUDGET_MIN_NS: u64 = 2_000;
 /// Longest budget.
-pub const BUDGET_MAX_NS: u64 = 50_000;
+pub const BUDGET_MAX_NS: u64 = 200_000;
 /// A yield that took longer gave the CPU to a busy stranger: yielding is a bad way to wait here.
 const YIELD_LONG_NS: u64 = 100_000;
-/// For how long it then parks at once.
-const STRANGER_NS: u64 = 10_000_000;
+/// For how many times as long it then parks at once.
+const STRANGER_TIMES: u64 = 4;
 
 /// The adaptive budget of one party.
 #[derive(Debug)]
@@ -46,8 +46,9 @@ impl Budget {
     /// A yield returned.
     #[inline]
     pub fn yielded(&mut self, before_ns: u64, after_ns: u64) {
-        if after_ns.saturating_sub(before_ns) > YIELD_LONG_NS {
-            self.park_at_once_until_ns = after_ns + STRANGER_NS;
+        let took_ns = after_ns.saturating_sub(before_ns);
+        if took_ns > YIELD_LONG_NS {
+            self.park_at_once_until_ns = after_ns + STRANGER_TIMES * took_ns;
         }
     }
 
@@ -84,6 +85,9 @@ mod tests {
         budget.yielded(1, 1 + YIELD_LONG_NS + 1);
         assert!(!budget.may_yield(YIELD_LONG_NS + 3));
         budget.busy();
-        assert!(budget.may_yield(YIELD_LONG_NS + 3 + STRANGER_NS));
+        let parks_ns = STRANGER_TIMES * (YIELD_LONG_NS + 1);
+        assert!(!budget.may_yield(1 + YIELD_LONG_NS + parks_ns));
+        budget.busy();
+        assert!(budget.may_yield(2 + YIELD_LONG_NS + parks_ns));
     }
 }

@@ -524,6 +524,7 @@ impl Attached {
     }
 
     /// Who asks.
+    #[inline]
     pub fn caller(&self, begun: &Begun) -> Identity {
         let session = self.core.session_of(begun).and_then(|(id, _)| self.callers.get(&id));
         session.copied().unwrap_or(Identity { uid: u32::MAX, gid: u32::MAX, pid: 0 })
@@ -549,6 +550,7 @@ impl Attached {
     }
 
     /// Where a reply of `len` bytes that does not fit the record is to be written.
+    #[inline]
     pub fn buffer(&self, begun: &Begun) -> Option<(&Rw, u64)> {
         let at = if begun.request.flags & flag::REPLY_AT != 0 {
             begun.record[WORD_REPLY_AT]

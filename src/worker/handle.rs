@@ -18,7 +18,7 @@ use super::stop::{Stop, Stopper};
 use crate::bus::Bus;
 use crate::control::name::Name;
 use crate::core::Os;
-use crate::error::Error;
+use crate::error::{Error, Status};
 use crate::layout::WorkShape;
 use crate::limits;
 use crate::memory::{Doorbell, Fork};
@@ -374,6 +374,12 @@ impl Worker {
     pub fn request(&self, id: RequestId) -> Option<Request<'_>> {
         self.inner.borrow().of(id)?;
         Some(Request::new(self, id))
+    }
+
+    /// Answers a request by its name, as [`Request::reply`] does. Whether there was one to answer.
+    #[inline]
+    pub fn reply(&self, id: RequestId, bytes: &[u8]) -> bool {
+        !self.is_forked() && self.inner.borrow_mut().answer(id, Status::Ok, 0, bytes)
     }
 
     /// What stops it, from another thread.

@@ -285,12 +285,12 @@ impl Inner {
         self.answer(id, Status::WorkerError, code, &message.as_bytes()[..end]);
     }
 
-    /// Answers a request.
+    /// Answers a request; whether there is one.
     #[inline]
-    pub fn answer(&mut self, id: RequestId, status: Status, code: u32, bytes: &[u8]) {
-        if let Some((attached, begun)) = self.take(id) {
-            attached.answer(begun, status, code, bytes);
-        }
+    pub fn answer(&mut self, id: RequestId, status: Status, code: u32, bytes: &[u8]) -> bool {
+        let Some((attached, begun)) = self.take(id) else { return false };
+        attached.answer(begun, status, code, bytes);
+        true
     }
 }
 

@@ -184,7 +184,9 @@ impl<'w> Request<'w> {
     /// caller REPLY_TOO_LARGE, with what is needed.
     #[inline]
     pub fn reply(self, bytes: &[u8]) -> Served {
-        self.answer(|inner, id| inner.answer(id, Status::Ok, 0, bytes))
+        self.answer(|inner, id| {
+            inner.answer(id, Status::Ok, 0, bytes);
+        })
     }
 
     /// Answers with `len` bytes that `fill` writes in place: where the client reads them, if they are more than 64.
