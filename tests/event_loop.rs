@@ -283,3 +283,29 @@ fn replies_loans_and_requests_outlive_their_borrow() {
     let other = stranger.route("image", "invert").unwrap();
     assert!(stranger.request(other).reattach(kept).is_none());
 }
+
+/// When a thread ends its variables are dropped, the library's own among them: what was first used last comes first.
+#[test]
+fn a_handle_may_be_a_threads_own_and_goes_with_it() {
+    thread_local! { static KEPT: std::cell::RefCell<Option<(Client, Worker)>> = const { std::cell::RefCell::new(None) }; }
+    let here = here();
+    let sessions = || here.bus.inspect().unwrap().sessions.len();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // It is there before anything of the library is used.
+            KEPT.with_borrow_mut(|kept| assert!(kept.is_none()));
+            let worker = here.bus.worker(WorkerOptions::default()).unwrap();
+            worker.provide("text", &["echo"]).unwrap();
+            let client = here.bus.client(ClientOptions::default()).unwrap();
+            client.route("text", "echo").unwrap();
+            assert_eq!(sessions(), 1);
+            KEPT.set(Some((client, worker)));
+        });
+    });
+    let deadline = Instant::now() + LONG;
+    while sessions() > 0 || !here.bus.inspect().unwrap().workers.is_empty() {
+        assert!(Instant::now() < deadline, "the handles were not dropped");
+        thread::yield_now();
+    }
+    here.director.stop().unwrap();
+}

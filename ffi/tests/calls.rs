@@ -490,3 +490,36 @@ fn the_log_reaches_its_callback() {
     assert!(said.iter().all(|line| line.starts_with("42 ") && line.contains(" -2 \"trine::")), "{said:?}");
     assert!(!said.is_empty());
 }
+
+/// A program that reads too far finds zeros, and nothing of another caller's.
+#[test]
+fn behind_a_small_payload_stand_zeros() {
+    let here = Here::new();
+    let (worker, client) = (here.worker(&OPERATIONS), here.client());
+    let route = route(client, c"echo");
+    let with_zeros = |data: *const c_void, len: usize| {
+        // What is small lies in 64 bytes of the library's own.
+        assert_eq!(bytes(data, 64), [vec![9; len], vec![0; 64 - len]].concat(), "{len}");
+    };
+    // The longest first: what it leaves lies where the others come to lie.
+    for len in [64, 40, 3, 0] {
+        let (request, mut ticket) = (vec![9_u8; len], 0);
+        let (mut incoming, mut reply) = (trine_incoming::sized(), trine_reply::sized());
+        // SAFETY: as the header says.
+        unsafe {
+            let data = request.as_ptr().cast();
+            assert_eq!(
+                trine_submit(client, route, data, len, null(), TRINE_FOREVER, &raw mut ticket),
+                TRINE_OK
+            );
+            assert_eq!(trine_next(worker, TRINE_FOREVER, &raw mut incoming), TRINE_OK);
+            with_zeros(incoming.data, len);
+            assert_eq!(trine_answer(worker, incoming.request, incoming.data, len), TRINE_OK);
+            assert_eq!(trine_wait(client, ticket, TRINE_FOREVER, &raw mut reply), TRINE_OK);
+            with_zeros(reply.data, len);
+            assert_eq!(trine_reply_free(client, &raw mut reply), TRINE_OK);
+        }
+    }
+    // SAFETY: as the header says.
+    unsafe { (trine_close(client), trine_worker_close(worker)) };
+}
