@@ -3,7 +3,7 @@
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use trine::{
     Bus, Changes, Client, ClientOptions, Director, DirectorHandle, DirectorOptions, Error, Event, Key,
@@ -223,6 +223,25 @@ fn an_unheld_resource_waits_or_errs_or_is_offered() {
         // A call without a key asks for nothing that anybody holds.
         assert!(client.call(who, b"").is_ok());
     }
+}
+
+#[test]
+fn what_nobody_could_be_given_goes_to_who_declares_its_key() {
+    let rig = Rig::new();
+    let client = rig.client();
+    let options = ServiceOptions::default().exclusive(Unheld::Offer).resource(1);
+    let one = Serving::named(&rig.bus, "one", options);
+    let who = client.route("store", "who").expect("provided");
+    let draft = client.request(who).key(5).timeout(Duration::from_secs(10));
+    let waiting = draft.submit(b"", Until::Forever).expect("sent");
+    let began = Instant::now();
+    while rig.bus.inspect().expect("rows").sessions[0].waiting == 0 {
+        assert!(began.elapsed() < Duration::from_secs(5), "it does not wait");
+        std::thread::yield_now();
+    }
+    one.order(|worker| worker.change("store", Changes::new().declare(5))).expect("declared");
+    assert_eq!(waiting.wait().expect("served").bytes().to_vec(), b"one");
+    assert_eq!(one.event(), gained(5));
 }
 
 #[test]
