@@ -177,8 +177,8 @@ fn percentile<T: PartialOrd + Copy>(values: &mut [T], percent: usize) -> T {
 }
 
 /// By how many percent the median is above that of the first pair: compared round by round, a few milliseconds apart,
-/// and of all rounds the middle one. The medians of all calls lie where calls are few, between those that found their
-/// peer polling and those that found it yielding, and move with how many there are of each.
+/// and of all rounds the middle one. The medians of all calls, which are printed too, move against each other by
+/// several percent from run to run.
 fn over(first: &Rounds, pair: &Rounds) -> f64 {
     let p50 = |round: &Vec<u64>| percentile(&mut round.clone(), 50) as f64;
     let mut over: Vec<f64> = first.iter().zip(pair).map(|(a, b)| (p50(b) / p50(a) - 1.0) * 100.0).collect();

@@ -36,6 +36,7 @@ const LOOK_NS: u64 = 5_000_000;
 const LOOK_AT_SILENT_NS: u64 = 1_000_000_000;
 /// A director shows a sign of life every second: it is not taken for stopped before it has missed a few.
 const SILENT_MIN_NS: u64 = 3_000_000_000;
+
 /// The buffers of a slot's call.
 #[derive(Default)]
 pub struct Buffers {
