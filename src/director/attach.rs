@@ -6,7 +6,8 @@
 //! A worker's death is reported by the kernel *first*, and only then the stamps are read: so a reply that was
 //! published before the death counts, and none can come after it.
 
-use super::core::{DirectorCore, Effects, Peer, ask_to_map};
+use super::core::{DirectorCore, Effects, Peer};
+use super::mapping::Asking;
 use super::quota::{Charge, Counted};
 use super::session::{Mapping, Passage, Session};
 use super::worker::{Standing, Worker};
@@ -43,8 +44,8 @@ impl<M: Memory> DirectorCore<M> {
         Ok(key)
     }
 
-    /// A session's number gets a meaning. The workers that provide the operation are told to map the session, so
-    /// that its first call need not wait for it.
+    /// A session's number gets a meaning. Workers that provide the operation are told to map the session, so that its
+    /// first call need not wait for it.
     pub fn open_route(
         &mut self,
         key: usize,
@@ -95,15 +96,8 @@ impl<M: Memory> DirectorCore<M> {
             }
         };
         session.set_route(number, operation, access);
-        for provider in &self.table.operation(operation).providers {
-            // One that refused may have had no descriptor left: it is asked again.
-            if matches!(session.mapping(provider.worker), Mapping::None | Mapping::Refused)
-                && let Some(worker) = self.workers.get_mut(provider.worker)
-                && worker.domain == session.domain
-            {
-                ask_to_map(session, key, worker, provider.worker, fx);
-            }
-        }
+        // One that refused may have had no descriptor left: it is asked again.
+        self.introduce(operation, key, None, &mut Asking::again(), fx);
         status
     }
 
@@ -136,7 +130,7 @@ impl<M: Memory> DirectorCore<M> {
         self.forget_session_if_unmapped(key, fx);
     }
 
-    fn forget_session_if_unmapped(&mut self, key: usize, fx: &mut impl Effects) {
+    pub(super) fn forget_session_if_unmapped(&mut self, key: usize, fx: &mut impl Effects) {
         if self.sessions.get(key).is_some_and(|s| s.retired && !s.is_mapped()) {
             self.forget_hot(key);
             let session = self.sessions.remove(key);
@@ -222,36 +216,6 @@ impl<M: Memory> DirectorCore<M> {
         self.news = true;
         self.tell(fx);
         if did { Status::Ok } else { Status::NoSuchService }
-    }
-
-    /// A worker's answer to `map_session`.
-    pub fn session_mapped(&mut self, worker: usize, index: u16, accepted: bool, fx: &mut impl Effects) {
-        let found = self.sessions.iter_mut().find(|(_, s)| s.mapping(worker) == Mapping::Asked(index));
-        let Some((key, session)) = found else { return };
-        let Some(w) = self.workers.get_mut(worker) else { return };
-        if !accepted {
-            w.return_index(index);
-            w.sessions -= 1;
-            session.set_mapping(worker, Mapping::Refused);
-        } else if session.retired {
-            session.set_mapping(worker, Mapping::Closing(index));
-            fx.unmap_session(worker, index);
-        } else {
-            session.set_mapping(worker, Mapping::Open(index));
-        }
-        self.forget_session_if_unmapped(key, fx);
-    }
-
-    /// A worker's answer to `unmap_session`.
-    pub fn session_unmapped(&mut self, worker: usize, index: u16, fx: &mut impl Effects) {
-        let found = self.sessions.iter_mut().find(|(_, s)| s.mapping(worker) == Mapping::Closing(index));
-        let Some((key, session)) = found else { return };
-        session.set_mapping(worker, Mapping::None);
-        if let Some(w) = self.workers.get_mut(worker) {
-            w.return_index(index);
-            w.sessions -= 1;
-        }
-        self.forget_session_if_unmapped(key, fx);
     }
 
     /// A worker's socket is closed, and whether it is dead the kernel has not said: it gets no new work. What it had

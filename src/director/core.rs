@@ -20,7 +20,7 @@ use super::quota::{Accounts, Quotas};
 use super::recovery::Recovery;
 use super::scatter::Scatters;
 use super::schedule::Choice;
-use super::session::{Mapping, Passage, Session};
+use super::session::{Passage, Session};
 use super::table::rights::Holder;
 use super::table::{CLASSES, Provider, Table};
 use super::worker::{Flight, Standing, Worker};
@@ -807,22 +807,4 @@ impl<M: Memory> DirectorCore<M> {
             })
             .sum()
     }
-}
-
-/// Asks a worker to map a session. Returns whether there is hope that it will.
-pub(super) fn ask_to_map<M: Memory>(
-    session: &mut Session<M>,
-    key: usize,
-    worker: &mut Worker<M>,
-    worker_key: usize,
-    fx: &mut impl Effects,
-) -> bool {
-    let Some(index) = worker.new_index() else {
-        session.set_mapping(worker_key, Mapping::Refused);
-        return false;
-    };
-    session.set_mapping(worker_key, Mapping::Asked(index));
-    worker.sessions += 1;
-    fx.map_session(worker_key, index, key);
-    true
 }

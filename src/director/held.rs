@@ -13,8 +13,8 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::core::{DirectorCore, Effects};
+use super::mapping::{Asking, Reach, reach_only};
 use super::scatter::Holders;
-use super::schedule::{Asking, Reach, reach};
 use super::table::Provider;
 use super::table::rights::{Holder, Span};
 use super::worker::Standing;
@@ -368,9 +368,9 @@ impl<M: Memory> DirectorCore<M> {
             Standing::Draining => return Attempt::Blocked,
             Standing::Gone => return silent,
         }
-        match reach(&mut self.sessions[key], key, worker, worker_key, &mut Asking::new(now_ns), fx) {
+        match reach_only(&mut self.sessions[key], key, worker, worker_key, &mut Asking::new(now_ns), fx) {
             Reach::Never => Attempt::End(Status::NoWorker),
-            Reach::Soon => Attempt::NoRoom,
+            Reach::Soon | Reach::Unknown => Attempt::NoRoom,
             Reach::Now(index) => {
                 if !worker.has_room() {
                     worker.look(now_ns);
@@ -407,7 +407,7 @@ impl<M: Memory> DirectorCore<M> {
             if !may_hold || !worker.is_serving() {
                 continue;
             }
-            let reached = reach(&mut self.sessions[key], key, worker, provider.worker, &mut asking, fx);
+            let reached = reach_only(&mut self.sessions[key], key, worker, provider.worker, &mut asking, fx);
             if matches!(reached, Reach::Never) {
                 continue;
             }

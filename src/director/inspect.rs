@@ -82,7 +82,7 @@ impl<M: Memory> DirectorCore<M> {
             identity: w.identity,
             in_flight: w.in_flight(),
             completed: w.completed(),
-            sessions: w.sessions,
+            sessions: w.sessions() as u32,
             share: w.share(),
         });
         let sessions = self.sessions.iter().filter(|(_, s)| !s.retired).map(|(_, s)| SessionInfo {

@@ -1,12 +1,12 @@
 //! The director: from the clients' rings to the workers'.
 //!
 //! ```text
-//! core     the data path: poll, check, route, dispatch, or let wait        ┐
-//! attach   who comes and goes, and what a death leaves                     │ no I/O, over any memory
-//! session  what the director keeps of a client      table  who provides what, and who holds what
-//! schedule who gets a call                          held   calls on resources that one worker holds
-//! change   what workers declare and hold            recovery  what it inherits
-//! worker   what it keeps of a worker                                            ┘
+//! core     the data path: poll, check, route, dispatch, or let wait                                ┐
+//! attach   who comes and goes, and what a death leaves                                             │ no I/O,
+//! session  what the director keeps of a client      table  who provides what, and who holds what   │ over any
+//! schedule who gets a call                          mapping  which workers know a session          │ memory
+//! change   what workers declare and hold            held   calls on resources that one worker holds│
+//! worker   what it keeps of a worker                recovery  what it inherits                     ┘
 //! watch    who stands still                         late   workers that were given up, and live
 //! data     the thread that drives the core          control  the thread of sockets and descriptors
 //! quota    how much one process, and one user, may have
@@ -30,6 +30,7 @@ mod held;
 pub mod inspect;
 pub mod late;
 mod link;
+mod mapping;
 mod names;
 pub mod quota;
 pub mod recovery;

@@ -29,6 +29,11 @@ use crate::limits;
 /// How long the window's end waits for a worker that came back within it and is still telling what it holds.
 const TELLING_NS: u64 = 5_000_000_000;
 
+/// So long after a session that came back another one may be on its way, which goes before what can wait.
+const RUSH_NS: u64 = 20_000_000;
+/// So long that can go on, if they come one by one, or mean harm.
+const RUSH_MAX_NS: u64 = 1_000_000_000;
+
 /// What is known of a worker whose ledger was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Presence {
@@ -75,6 +80,11 @@ pub struct Recovery {
     held: Vec<(usize, u32)>,
     /// Sessions that have not said that all is published again.
     republishing: u32,
+    /// One has come back since the clock was looked at.
+    came: bool,
+    /// So long such go before what can wait, and never longer than to the other; 0: none has come yet.
+    rush_until_ns: u64,
+    rush_end_ns: u64,
     /// Those who have not come back may be asked for by later directors, if this one dies.
     owes_word: bool,
     /// Sessions that are gone, of which this director has taken requests: the ledgers that it found don't name those.
@@ -172,6 +182,12 @@ impl Recovery {
     /// Whether sessions and workers may still come back.
     pub fn is_open(&self) -> bool {
         self.open
+    }
+
+    /// Whether sessions are coming back, and go before what can wait.
+    pub(super) fn is_rush(&self, now_ns: u64) -> bool {
+        let is_over = self.rush_end_ns != 0 && now_ns >= self.rush_end_ns;
+        !is_over && (self.came || now_ns < self.rush_until_ns)
     }
 
     /// When the window ends, if it is open; or the time in which all is to be told.
@@ -299,6 +315,7 @@ impl<M: Memory> DirectorCore<M> {
         let key = self.attach_session(id, identity, shape, published, outbox, inbox)?;
         self.sessions[key].republishing = true;
         self.recovery.republishing += 1;
+        self.recovery.came = true;
         Ok(key)
     }
 
@@ -410,6 +427,13 @@ impl<M: Memory> DirectorCore<M> {
             self.withhold_services(fx);
             self.resettle = true;
             self.recovery.telling_until_ns = Some(now_ns + TELLING_NS);
+        }
+        let rush = &mut self.recovery;
+        if std::mem::take(&mut rush.came) {
+            if rush.rush_end_ns == 0 {
+                rush.rush_end_ns = now_ns + RUSH_MAX_NS;
+            }
+            rush.rush_until_ns = (now_ns + RUSH_NS).min(rush.rush_end_ns);
         }
         let is_told = !self.recovery.hears_more();
         if self.recovery.telling_until_ns.take_if(|until_ns| is_told || now_ns >= *until_ns).is_some() {

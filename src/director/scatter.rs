@@ -19,7 +19,8 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::core::{DirectorCore, Effects, Peer};
 use super::held::Call;
-use super::schedule::{Asking, Reach, reach, suits};
+use super::mapping::{Asking, Reach, reach_only};
+use super::schedule::suits;
 use super::table::Provider;
 use super::table::rights::{Holder, Span};
 use super::worker::Worker;
@@ -405,9 +406,9 @@ impl<M: Memory> DirectorCore<M> {
         let Some(worker) = self.workers.get_mut(worker_key).filter(|w| w.is_serving()) else {
             return Try::End(Status::NotBegun);
         };
-        match reach(&mut self.sessions[key], key, worker, worker_key, &mut Asking::new(now_ns), fx) {
+        match reach_only(&mut self.sessions[key], key, worker, worker_key, &mut Asking::new(now_ns), fx) {
             Reach::Never => Try::End(Status::NoWorker),
-            Reach::Soon => Try::NotMapped,
+            Reach::Soon | Reach::Unknown => Try::NotMapped,
             Reach::Now(index) => {
                 if !worker.has_room() {
                     worker.look(now_ns);

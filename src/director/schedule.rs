@@ -5,8 +5,9 @@
 //! ```
 //! *Room* is the worker's share with JBSQ, and all of its ring with the other policies. What finds no room waits.
 
-use super::core::{DirectorCore, Effects, ask_to_map};
-use super::session::{Mapping, Session};
+use super::core::{DirectorCore, Effects};
+use super::mapping::{Asking, Reach, reach};
+use super::session::Mapping;
 use super::table::Provider;
 use super::worker::Worker;
 use crate::core::Memory;
@@ -25,28 +26,6 @@ pub(super) enum Choice {
     Nobody,
 }
 
-/// Whether a session's calls can go to a worker.
-pub(super) enum Reach {
-    /// Under this index.
-    Now(u16),
-    /// When it has mapped the session.
-    Soon,
-    /// Not.
-    Never,
-}
-
-/// Whether the workers that refused a session are asked again for a call: all of them or none.
-pub(super) struct Asking {
-    now_ns: u64,
-    again: Option<bool>,
-}
-
-impl Asking {
-    pub fn new(now_ns: u64) -> Self {
-        Asking { now_ns, again: None }
-    }
-}
-
 /// How well a worker suits a call on a key, by rendezvous hashing: whoever comes or goes, the others' keys stay.
 #[inline]
 pub fn suits(worker_id: u64, key: Key) -> u64 {
@@ -57,30 +36,6 @@ pub fn suits(worker_id: u64, key: Key) -> u64 {
 /// its part of all, this one included.
 pub fn affine_bound(total: u64, workers: u64) -> u64 {
     (5 * (total + 1)).div_ceil(4 * workers.max(1)).max(AFFINE_MIN)
-}
-
-/// Whether a worker knows a session; asks it to map one that it doesn't.
-pub(super) fn reach<M: Memory>(
-    session: &mut Session<M>,
-    key: usize,
-    worker: &mut Worker<M>,
-    worker_key: usize,
-    asking: &mut Asking,
-    fx: &mut impl Effects,
-) -> Reach {
-    // Whoever serves a session can spoil its replies: it is seen by the workers of its own domain only.
-    if worker.domain != session.domain {
-        return Reach::Never;
-    }
-    match session.mapping(worker_key) {
-        Mapping::Open(index) => Reach::Now(index),
-        Mapping::Refused if !*asking.again.get_or_insert_with(|| session.is_time_to_ask(asking.now_ns)) => {
-            Reach::Never
-        }
-        Mapping::None | Mapping::Refused if ask_to_map(session, key, worker, worker_key, fx) => Reach::Soon,
-        Mapping::None | Mapping::Refused => Reach::Never,
-        Mapping::Asked(_) | Mapping::Closing(_) => Reach::Soon,
-    }
 }
 
 /// How well a worker suits a call: less is better, and 0 best. `None`: it has no room for it.
@@ -145,7 +100,7 @@ impl<M: Memory> DirectorCore<M> {
         let first =
             if policy == Policy::RoundRobin && several { found.next % found.providers.len() } else { 0 };
         let mut best: Option<(u64, usize, Provider, u16)> = None;
-        let (mut hope, mut asking) = (false, Asking::new(now_ns));
+        let (mut hope, mut strangers, mut asking) = (false, false, Asking::new(now_ns));
         // Whoever shows no sign of life is given work only where nobody does.
         let (mut lively, mut last_resort) = (false, None);
         let (before, from) = found.providers.split_at(first);
@@ -157,10 +112,14 @@ impl<M: Memory> DirectorCore<M> {
             if !worker.is_serving() {
                 continue;
             }
-            let index = match reach(&mut self.sessions[key], key, worker, provider.worker, &mut asking, fx) {
+            let index = match reach(&mut self.sessions[key], worker, provider.worker, &mut asking) {
                 Reach::Now(index) => index,
                 Reach::Soon => {
                     hope = true;
+                    continue;
+                }
+                Reach::Unknown => {
+                    strangers = true;
                     continue;
                 }
                 Reach::Never => continue,
@@ -183,6 +142,9 @@ impl<M: Memory> DirectorCore<M> {
                     break;
                 }
             }
+        }
+        if strangers {
+            hope |= self.introduce(operation, key, resource, &mut asking, fx);
         }
         match best.or(last_resort.filter(|_| !lively)) {
             Some((_, next, provider, index)) => {

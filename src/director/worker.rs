@@ -10,10 +10,11 @@
 //! worker has begun and keeps, to answer it later, leaves room for as much again: it goes on beside it.
 
 use std::collections::HashMap;
-
-use super::late::{Holds, holds_bit};
 use std::sync::Arc;
 
+use slab::Slab;
+
+use super::late::{Holds, holds_bit};
 use crate::access::{Asker, Domain};
 use crate::core::ledger::{Entry, Ledger};
 use crate::core::parking::{Bell, Parking};
@@ -133,11 +134,12 @@ pub struct Worker<M: Memory> {
     rights: u64,
     /// As it stands in the head of its segment.
     holds: Holds,
-    indices: Indices,
+    /// Keys of the sessions that it has mapped, or was told to, by the index that it knows them under.
+    sessions: Slab<usize>,
+    /// How many of these it has not answered about.
+    pub asked: u32,
     /// Whether something was pushed since it was last looked at for ringing.
     pub touched: bool,
-    /// Sessions that it has mapped, or was told to.
-    pub sessions: u32,
     /// What the keys of its parts are sealed with.
     pub seal: [u64; 2],
     /// A part of a scatter waits for room here, and it is its turn: other calls leave it the next room.
@@ -178,9 +180,9 @@ impl<M: Memory> Worker<M> {
             rights_at: at.rights,
             rights: 0,
             holds: work.copy_out(at.head + head::HOLDS),
-            indices: Indices::default(),
+            sessions: Slab::new(),
+            asked: 0,
             touched: false,
-            sessions: 0,
             seal: work.copy_out(at.head + head::SEAL),
             owes_part: false,
             stalls_ns: HashMap::new(),
@@ -403,14 +405,26 @@ impl<M: Memory> Worker<M> {
         self.rights
     }
 
-    /// An index for a session, if there is one left.
-    pub fn new_index(&mut self) -> Option<u16> {
-        self.indices.take()
+    /// An index to know a session under, if there is one left.
+    pub fn know(&mut self, session: usize) -> Option<u16> {
+        let index = u16::try_from(self.sessions.vacant_key()).ok()?;
+        self.sessions.insert(session);
+        Some(index)
     }
 
-    /// The worker has unmapped what had this index.
-    pub fn return_index(&mut self, index: u16) {
-        self.indices.free.push(index);
+    /// The session that it knows under this index.
+    pub fn session(&self, index: u16) -> Option<usize> {
+        self.sessions.get(usize::from(index)).copied()
+    }
+
+    /// How many it knows.
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// The worker has unmapped what had this index, or never mapped it.
+    pub fn forget(&mut self, index: u16) {
+        self.sessions.try_remove(usize::from(index));
     }
 
     /// It was given up, and says that it never began what lies at this position and behind: takes that off its books.
@@ -441,22 +455,5 @@ impl<M: Memory> Worker<M> {
         let taken = self.page.load(self.progress.taken).min(self.ring.next());
         self.page.acquire();
         (taken, self.flights.iter().copied().filter(|f| f.on).collect())
-    }
-}
-
-/// Dense indices of the sessions that a worker knows.
-#[derive(Default)]
-struct Indices {
-    free: Vec<u16>,
-    used: u32,
-}
-
-impl Indices {
-    fn take(&mut self) -> Option<u16> {
-        self.free.pop().or_else(|| {
-            let index = u16::try_from(self.used).ok()?;
-            self.used += 1;
-            Some(index)
-        })
     }
 }

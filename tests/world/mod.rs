@@ -80,6 +80,8 @@ pub struct Shell {
     pub faults: Vec<(Peer, Fault)>,
     pub forgotten: Vec<Peer>,
     pub forgotten_ledgers: Vec<u64>,
+    /// What its clock says, where the director asks by itself.
+    pub now_ns: u64,
 }
 
 impl Shell {
@@ -154,7 +156,7 @@ impl Effects for Shell {
     }
 
     fn clock_ns(&mut self) -> u64 {
-        0
+        self.now_ns
     }
 
     fn tell(&mut self, worker: usize, told: Told<'_>) {
@@ -199,6 +201,14 @@ impl Client {
         let key = director.attach_session(id, who, shape, 0, outbox.clone(), inbox.clone()).expect("room");
         let core = ClientCore::new(shape, outbox.clone(), inbox.clone());
         Client { core, key, id, shape, outbox, inbox }
+    }
+
+    /// One that comes back to a director whose window is open, with nothing that is unanswered.
+    pub fn resume(director: &mut DirectorCore<Plain>, id: u64, who: Identity, shape: SessionShape) -> Client {
+        let (outbox, inbox) = (Words::new(shape.outbox().words), Words::new(shape.inbox().words));
+        let key = director.resume_session(id, who, shape, 0, outbox.clone(), inbox.clone());
+        let core = ClientCore::new(shape, outbox.clone(), inbox.clone());
+        Client { core, key: key.expect("it may come back"), id, shape, outbox, inbox }
     }
 
     /// Publishes a call, and returns its name. `None`: no slot is free.
