@@ -3,6 +3,8 @@
 //! Answers come in the order of the questions. A question may be given up before its answer comes; so that a late answer
 //! is not taken for the next question's, one about a route names the route, and those about keys are counted.
 
+use std::io;
+
 use crate::access::Domain;
 use crate::control::greeting::unexpected;
 use crate::control::message::{FromDirector, ToDirector};
@@ -36,9 +38,23 @@ pub fn ask_route(
     late_keys: &mut u32,
     within_ns: u64,
 ) -> Result<Asked, Error> {
+    tell_route(channel, number, name).map_err(Error::io("asking for a route"))?;
+    hear_of_route(channel, number, late_keys, within_ns)
+}
+
+/// Asks, and does not wait. Many questions may be asked before the first answer is heard.
+pub fn tell_route(channel: &Channel, number: u32, name: &RouteName) -> io::Result<()> {
     let RouteName { service, operation } = name.clone();
-    let ask = ToDirector::OpenRoute { route: number, service, operation };
-    channel.send_message(&ask, &[]).map_err(Error::io("asking for a route"))?;
+    channel.send_message(&ToDirector::OpenRoute { route: number, service, operation }, &[])
+}
+
+/// What is answered about a route that was asked for. Answers to what was asked before may come first.
+pub fn hear_of_route(
+    channel: &Channel,
+    number: u32,
+    late_keys: &mut u32,
+    within_ns: u64,
+) -> Result<Asked, Error> {
     let until_ns = now_ns() + within_ns;
     loop {
         match channel.answer(until_ns.saturating_sub(now_ns()).max(1))? {

@@ -6,15 +6,16 @@
 //! new one.
 
 use std::collections::HashMap;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use super::asking::{Asked, RouteName, ask_key, ask_route};
+use super::asking::{Asked, RouteName, ask_key, ask_route, hear_of_route, tell_route};
 use super::core::{ClientCore, Effects, Outcome};
 use super::silence::Silence;
 use crate::access::Domain;
 use crate::bus::Bus;
-use crate::control::greeting::{ANSWER_NS, greet, is_late, unexpected};
+use crate::control::greeting::{ANSWER_NS, greet, hail, is_closed, is_late, said, unexpected, welcomed};
 use crate::control::message::{FromDirector, Role, ToDirector};
 use crate::control::name::Name;
 use crate::control::socket::{Channel, Received};
@@ -34,6 +35,8 @@ const DEMAND_NS: u64 = 2_000_000_000;
 const LOOK_NS: u64 = 5_000_000;
 /// The same, where one can be connected to that doesn't answer.
 const LOOK_AT_SILENT_NS: u64 = 1_000_000_000;
+/// Routes that a director is asked for before its first answer is heard: no more than its socket surely has room for.
+const ROUTES_AHEAD: usize = 32;
 /// A director shows a sign of life every second: it is not taken for stopped before it has missed a few.
 const SILENT_MIN_NS: u64 = 3_000_000_000;
 
@@ -122,12 +125,14 @@ pub struct Session {
 /// time is listened to in the next look, at the same socket, as long as it lives.
 struct Arrival {
     channel: Channel,
-    epoch: u64,
+    /// Which director it is, once it has said so.
+    epoch: Option<u64>,
     /// The next position, as this director was told.
     published: u64,
     /// It knows the session.
     opened: bool,
-    /// Routes that it knows.
+    /// How many of the routes it was asked for, and of how many it has answered.
+    asked: usize,
     routes: usize,
 }
 
@@ -220,14 +225,21 @@ impl Session {
         })
     }
 
-    /// Comes back, to a new director: with the same memory and id. Blocks for a few round trips on a socket, `within_ns`
-    /// at most for each; what is not done then is gone on with the next time.
+    /// Comes back, to a new director: with the same memory and id. Blocks for about one round trip on a socket, or one
+    /// for each [`ROUTES_AHEAD`] routes, `within_ns` at most for each; what is not done then is gone on with the next
+    /// time.
     fn come_back(&mut self, routes: &[RouteName], within_ns: u64) -> Result<Channel, Error> {
         let mut arrival = match self.arrival.take() {
             Some(arrival) => arrival,
-            None => self.present(within_ns)?,
+            None => self.present(routes)?,
         };
-        match self.arrive(&mut arrival, routes, within_ns) {
+        let mut arrived = self.arrive(&mut arrival, routes, within_ns);
+        if arrived.as_ref().is_err_and(is_closed) {
+            // Such as are being replaced close what they have not heard; the next one is met at the same socket.
+            arrival = self.present(routes)?;
+            arrived = self.arrive(&mut arrival, routes, within_ns);
+        }
+        match arrived {
             Ok(()) => Ok(arrival.channel),
             Err(error) => {
                 self.arrival = is_late(&error).then_some(arrival);
@@ -236,26 +248,49 @@ impl Session {
         }
     }
 
-    fn present(&self, within_ns: u64) -> Result<Arrival, Error> {
-        let (channel, epoch) = greet(&self.bus, Role::Client, within_ns)?;
-        let director_uid = peer_uid(channel.as_fd())?;
+    /// Says in one go who comes back, with what, and where the first routes lead; and waits for nothing.
+    fn present(&self, routes: &[RouteName]) -> Result<Arrival, Error> {
+        let (channel, director_uid) = hail(&self.bus, Role::Client)?;
         let (who, published) = ((self.id, self.credential), self.core.published());
         let open = opening(who, (published, self.settled), self.shape, self.domain, director_uid);
         let fds = [self.outbox_fd.as_fd(), self.inbox_fd.as_fd(), self.own.as_fd()];
-        channel.send_message(&open, &fds).map_err(Error::io("presenting the session"))?;
-        Ok(Arrival { channel, epoch, published, opened: false, routes: 0 })
+        said(channel.send_message(&open, &fds)).map_err(Error::io("presenting the session"))?;
+        let asked = routes.len().min(ROUTES_AHEAD);
+        for (i, name) in routes[..asked].iter().enumerate() {
+            let told = self.tell_route_again(&channel, i, name);
+            said(told).map_err(Error::io("asking for a route"))?;
+        }
+        Ok(Arrival { channel, epoch: None, published, opened: false, asked, routes: 0 })
+    }
+
+    /// Tells a director where a route leads, if an earlier one knew it.
+    fn tell_route_again(&self, channel: &Channel, number: usize, name: &RouteName) -> io::Result<()> {
+        let is_open = self.open_routes.get(number) == Some(&true);
+        if is_open { tell_route(channel, number as u32, name) } else { Ok(()) }
     }
 
     /// Says all that a director is to know of a session that it was presented.
     fn arrive(&mut self, to: &mut Arrival, routes: &[RouteName], within_ns: u64) -> Result<(), Error> {
+        let epoch = match to.epoch {
+            Some(epoch) => epoch,
+            None => *to.epoch.insert(welcomed(&to.channel, within_ns)?),
+        };
         if !to.opened {
             let (_, credential, director) = opened(&to.channel, within_ns)?;
             (self.credential, self.bells.director) = (credential, director);
             to.opened = true;
         }
-        while let Some(name) = routes.get(to.routes) {
+        while to.routes < routes.len() {
+            if to.asked <= to.routes {
+                let until = routes.len().min(to.routes + ROUTES_AHEAD);
+                for (i, name) in routes[..until].iter().enumerate().skip(to.asked) {
+                    let told = self.tell_route_again(&to.channel, i, name);
+                    told.map_err(Error::io("asking for a route"))?;
+                    to.asked = i + 1;
+                }
+            }
             if self.open_routes.get(to.routes) == Some(&true) {
-                let asked = ask_route(&to.channel, to.routes as u32, name, &mut 0, within_ns);
+                let asked = hear_of_route(&to.channel, to.routes as u32, &mut 0, within_ns);
                 if !matches!(asked, Ok(_) | Err(Error::Refused { .. })) {
                     asked?;
                 } else {
@@ -267,7 +302,7 @@ impl Session {
         self.core.republish(to.published, &mut self.bells);
         let said = to.channel.send_message(&ToDirector::Republished, &[]);
         said.map_err(Error::io("saying that all is published"))?;
-        self.settled = to.epoch;
+        self.settled = epoch;
         Ok(())
     }
 
@@ -536,58 +571,105 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::played::{Played, hear};
+    use crate::control::played::{Played, hear, welcome};
     use crate::waiting::Waiting;
 
     const SHAPE: SessionShape =
         SessionShape { slots: 2, reply_capacity: 64, request_arena: 0, reply_arena: 0 };
 
-    #[test]
-    fn a_session_that_comes_back_to_a_slow_director_goes_on_at_the_same_socket() {
-        let director = Played::new();
-        let waiter = Waiter::new(Waiting::default(), 8).unwrap();
-        let answer = |channel: &Channel| {
-            let bell = Doorbell::new().unwrap();
-            let opened = FromDirector::SessionOpened { session: 7, credential: [1, 2] };
-            channel.send_message(&opened, &[bell.as_fd()]).unwrap();
-        };
-        let presented = |channel: &Channel| {
-            let (heard, _) = hear(channel);
-            assert!(matches!(heard, ToDirector::OpenSession { .. }), "{heard:?}");
-        };
+    fn presented(channel: &Channel) {
+        let (heard, _) = hear(channel);
+        assert!(matches!(heard, ToDirector::OpenSession { .. }), "{heard:?}");
+    }
+
+    fn answer(channel: &Channel) {
+        let bell = Doorbell::new().unwrap();
+        let opened = FromDirector::SessionOpened { session: 7, credential: [1, 2] };
+        channel.send_message(&opened, &[bell.as_fd()]).unwrap();
+    }
+
+    fn open_route(channel: &Channel, route: u32) {
+        let opened = FromDirector::RouteOpened { route, status: Status::Ok, message: String::new() };
+        channel.send_message(&opened, &[]).unwrap();
+    }
+
+    fn route(operation: &str) -> RouteName {
+        let name = |name| Name::new("name", name).unwrap();
+        RouteName { service: name("service"), operation: name(operation) }
+    }
+
+    /// A session whose director is gone.
+    fn orphan(director: &Played, waiter: &Waiter) -> Session {
         let (channel, mut session) = director.meet(
             |channel| {
                 presented(channel);
                 answer(channel);
             },
-            |bus| Session::attach(bus, SHAPE, 0, None, u64::MAX, &waiter).unwrap(),
+            |bus| Session::attach(bus, SHAPE, 0, None, u64::MAX, waiter).unwrap(),
         );
-        let name = |name| Name::new("name", name).unwrap();
-        let routes = [RouteName { service: name("service"), operation: name("operation") }];
-        session.open_routes = vec![true];
         // Dropped, it could live on for a moment in a child that another test has just forked.
         channel.shut();
         session.check_director();
         assert!(!session.is_attached());
+        session
+    }
+
+    #[test]
+    fn a_session_that_comes_back_says_all_at_once_and_of_many_routes_so_many() {
+        let director = Played::new();
+        let waiter = Waiter::new(Waiting::default(), 8).unwrap();
+        let mut session = orphan(&director, &waiter);
+        let routes: Vec<RouteName> = (0..ROUTES_AHEAD + 5).map(|n| route(&n.to_string())).collect();
+        // One was never open, and some are newer than the last director.
+        session.open_routes = (0..ROUTES_AHEAD + 3).map(|n| n != 3).collect();
+        let asked_for = |channel: &Channel| match hear(channel).0 {
+            ToDirector::OpenRoute { route, .. } => route,
+            other => panic!("{other:?}"),
+        };
+        let play = |channel: &Channel| {
+            presented(channel);
+            let first: Vec<u32> = (1..ROUTES_AHEAD).map(|_| asked_for(channel)).collect();
+            assert!(first.iter().all(|&route| route != 3) && first.ends_with(&[ROUTES_AHEAD as u32 - 1]));
+            answer(channel);
+            first.iter().for_each(|&route| open_route(channel, route));
+            for more in 0..3 {
+                assert_eq!(asked_for(channel), ROUTES_AHEAD as u32 + more);
+            }
+            (0..3).for_each(|more| open_route(channel, ROUTES_AHEAD as u32 + more));
+            assert_eq!(hear(channel).0, ToDirector::Republished);
+        };
+        director.meet(play, |_| session.look_for_director(now_ns(), &routes));
+        assert!(session.is_attached());
+        assert_eq!(session.open_routes, (0..ROUTES_AHEAD + 3).map(|n| n != 3).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_session_that_comes_back_to_a_slow_director_goes_on_at_the_same_socket() {
+        let director = Played::new();
+        let waiter = Waiter::new(Waiting::default(), 8).unwrap();
+        let routes = [route("operation")];
+        let mut session = orphan(&director, &waiter);
+        session.open_routes = vec![true];
 
         // The next one takes its time for each of its answers.
-        let (channel, arrival) = director.meet(presented, |_| session.present(ANSWER_NS).unwrap());
-        session.arrival = Some(arrival);
         let come_back = |session: &mut Session| {
             let back = session.come_back(&routes, 1_000_000).map(|_| ());
             assert!(back.as_ref().is_err_and(is_late), "{back:?}");
         };
         come_back(&mut session);
+        let channel = director.hailed();
+        presented(&channel);
+        come_back(&mut session);
+        welcome(&channel);
+        come_back(&mut session);
         come_back(&mut session);
         answer(&channel);
         come_back(&mut session);
         assert!(matches!(hear(&channel).0, ToDirector::OpenRoute { route: 0, .. }));
-        let opened = FromDirector::RouteOpened { route: 0, status: Status::Ok, message: String::new() };
-        channel.send_message(&opened, &[]).unwrap();
+        open_route(&channel, 0);
         session.look_for_director(now_ns(), &routes);
         assert!(session.is_attached() && session.open_routes[0]);
-        assert!(matches!(hear(&channel).0, ToDirector::OpenRoute { route: 0, .. }), "it asked once more");
-        assert_eq!(hear(&channel).0, ToDirector::Republished);
+        assert_eq!(hear(&channel).0, ToDirector::Republished, "it did not ask once more");
         assert!(!director.is_asked_for(), "it has connected once more");
     }
 }

@@ -1,5 +1,6 @@
 //! The first words with a director, as every client, worker and monitor says them.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::message::{FromDirector, Role, ToDirector};
@@ -42,16 +43,22 @@ impl Patience {
     }
 }
 
-/// Connects, and greets; returns which director it is, too, by its epoch. Blocks for a round trip, `within_ns` at most. A director that is being replaced closes what
-/// it has accepted and not heard yet; the next one is met at the same socket.
+/// Connects, and greets; returns which director it is, too, by its epoch. Blocks for a round trip, `within_ns` at most.
+/// A director that is being replaced closes what it has accepted and not heard yet; the next one is met at the same
+/// socket.
 pub(crate) fn greet(bus: &Bus, role: Role, within_ns: u64) -> Result<(Channel, u64), Error> {
-    let closed =
-        |greeted: &Result<_, Error>| matches!(greeted, Err(Error::DirectorGone(after)) if after.is_zero());
     let greeted = greet_once(bus, role, within_ns);
-    if closed(&greeted) { greet_once(bus, role, within_ns) } else { greeted }
+    if greeted.as_ref().is_err_and(is_closed) { greet_once(bus, role, within_ns) } else { greeted }
 }
 
 fn greet_once(bus: &Bus, role: Role, within_ns: u64) -> Result<(Channel, u64), Error> {
+    let (channel, _) = hail(bus, role)?;
+    let epoch = welcomed(&channel, within_ns)?;
+    Ok((channel, epoch))
+}
+
+/// Connects and says Hello, and waits for nothing; returns the director's user, too.
+pub(crate) fn hail(bus: &Bus, role: Role) -> Result<(Channel, u32), Error> {
     let channel = Channel::connect(bus.socket())?;
     let director = Process::of_peer(channel.as_fd())?.identity;
     if !bus.trusts(director.uid) {
@@ -64,18 +71,32 @@ fn greet_once(bus: &Bus, role: Role, within_ns: u64) -> Result<(Channel, u64), E
         return Err(Error::Refused { status: Status::PermissionDenied, message });
     }
     let hello = ToDirector::Hello { protocol: PROTOCOL, role, bus_id: [0; 2], monotonic_ns: now_ns() };
-    match channel.send_message(&hello, &[]) {
-        // It has closed its end already; why, it said before.
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => {}
-        sent => sent.map_err(Error::io("greeting the director"))?,
-    }
+    said(channel.send_message(&hello, &[])).map_err(Error::io("greeting the director"))?;
+    Ok((channel, director.uid))
+}
+
+/// What answers Hello: the director's epoch.
+pub(crate) fn welcomed(channel: &Channel, within_ns: u64) -> Result<u64, Error> {
     match channel.answer(within_ns)? {
-        (FromDirector::Welcome { protocol: PROTOCOL, epoch, .. }, _) => Ok((channel, epoch)),
+        (FromDirector::Welcome { protocol: PROTOCOL, epoch, .. }, _) => Ok(epoch),
         (FromDirector::Welcome { protocol: theirs, .. }, _) => {
             Err(Error::ProtocolMismatch { ours: PROTOCOL, theirs })
         }
         _ => Err(unexpected()),
     }
+}
+
+/// What was said to a director that may have closed its end already: why, it said before, and that is still to be read.
+pub(crate) fn said(sent: io::Result<()>) -> io::Result<()> {
+    match sent {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        sent => sent,
+    }
+}
+
+/// Whether a director has closed its end.
+pub(crate) fn is_closed(error: &Error) -> bool {
+    matches!(error, Error::DirectorGone(after) if after.is_zero())
 }
 
 /// Whether a director has not answered in time, and may yet: it is there.

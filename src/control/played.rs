@@ -54,6 +54,13 @@ impl Played {
     }
 
     fn greeted(&self) -> Channel {
+        let channel = self.hailed();
+        welcome(&channel);
+        channel
+    }
+
+    /// Waits for somebody who connects and says Hello.
+    pub fn hailed(&self) -> Channel {
         let until_ns = now_ns() + ANSWER_NS;
         let channel = loop {
             match self.listener.accept().expect("it listens") {
@@ -64,11 +71,15 @@ impl Played {
         };
         let (hello, _) = hear(&channel);
         assert!(matches!(hello, ToDirector::Hello { .. }), "{hello:?}");
-        let (protocol, pid, monotonic_ns) = (PROTOCOL, 1, now_ns());
-        let welcome = FromDirector::Welcome { protocol, bus_id: [0; 2], epoch: 1, pid, monotonic_ns };
-        channel.send_message(&welcome, &[]).expect("somebody listens");
         channel
     }
+}
+
+/// Answers Hello.
+pub(crate) fn welcome(channel: &Channel) {
+    let (protocol, pid, monotonic_ns) = (PROTOCOL, 1, now_ns());
+    let welcome = FromDirector::Welcome { protocol, bus_id: [0; 2], epoch: 1, pid, monotonic_ns };
+    channel.send_message(&welcome, &[]).expect("somebody listens");
 }
 
 /// Waits for the next message.
