@@ -82,6 +82,14 @@ fn opened(channel: &Channel, shape: WorkShape, within_ns: u64) -> Result<Opened,
     Ok(Opened { worker, credential, start, work, director })
 }
 
+/// A session's memory, and which it is: one that comes back to another director with the same is not mapped again.
+struct SessionMemory {
+    inodes: [u64; 2],
+    shape: SessionShape,
+    outbox: Ro,
+    inbox: Rw,
+}
+
 /// One attachment.
 pub struct Attached {
     core: WorkerCore<Mapped>,
@@ -91,6 +99,10 @@ pub struct Attached {
     callers: BTreeMap<u64, Identity>,
     /// Ids of the sessions, by the index that the director gave.
     sessions: HashMap<u16, u64>,
+    /// What is mapped, by session's id: also of those that the next director has not named yet.
+    mapped: HashMap<u64, SessionMemory>,
+    /// When sessions that no director has named since are forgotten; 0: there are none.
+    forget_at_ns: u64,
     shape: WorkShape,
     credential: [u64; 2],
     page: OwnedFd,
@@ -130,6 +142,8 @@ impl Attached {
             bells: Bells { clients: HashMap::new(), director: opened.director },
             callers: BTreeMap::new(),
             sessions: HashMap::new(),
+            mapped: HashMap::new(),
+            forget_at_ns: 0,
             shape,
             credential: opened.credential,
             page: page_fd,
@@ -165,7 +179,8 @@ impl Attached {
         self.core.resume(opened.start, opened.work);
         self.bells.director = opened.director;
         self.sessions.clear();
-        self.forget_sessions();
+        // Most sessions come back as well, with the memory that is mapped here.
+        self.forget_at_ns = now_ns() + limits::WINDOW_NS;
         self.credential = opened.credential;
         self.control_read = 0;
         self.provided.clear();
@@ -188,12 +203,18 @@ impl Attached {
         Ok(channel)
     }
 
-    /// Forgets those of which nothing is mapped any more.
+    /// Forgets sessions that can't come back any more.
     fn forget_sessions(&mut self) {
+        self.forget_at_ns = 0;
         let core = &self.core;
+        self.mapped.retain(|&session, _| core.knows(session));
         self.callers.retain(|&session, _| core.knows(session));
-        let callers = &self.callers;
-        self.bells.clients.retain(|session, _| callers.contains_key(session));
+        self.bells.clients.retain(|&session, _| core.knows(session));
+    }
+
+    /// When [`read_control`](Self::read_control) has something to do though nothing was said; `u64::MAX`: never.
+    pub fn wake_at_ns(&self) -> u64 {
+        if self.forget_at_ns == 0 { u64::MAX } else { self.forget_at_ns }
     }
 
     /// The worker's id on its bus.
@@ -282,6 +303,9 @@ impl Attached {
     /// Reads the control socket to its end.
     pub fn read_control(&mut self) {
         self.control_read = self.core.control_sequence();
+        if self.forget_at_ns != 0 && now_ns() >= self.forget_at_ns {
+            self.forget_sessions();
+        }
         self.send_unsent();
         while let Some(channel) = &self.channel {
             match channel.receive_message::<FromDirector>() {
@@ -340,6 +364,31 @@ impl Attached {
         fds: Vec<OwnedFd>,
     ) -> Result<(), Error> {
         let Ok([outbox, inbox, client]) = <[OwnedFd; 3]>::try_from(fds) else { return Err(unexpected()) };
+        let inodes = [sealed::inode(&outbox)?, sealed::inode(&inbox)?];
+        if !self.mapped.get(&session).is_some_and(|known| known.inodes == inodes && known.shape == shape) {
+            let (memory, client) = self.map_anew(inodes, shape, caller, [outbox, inbox, client])?;
+            self.mapped.insert(session, memory);
+            self.callers.insert(session, caller);
+            self.bells.clients.insert(session, client);
+        }
+        let known = &self.mapped[&session];
+        let (outbox, inbox) = (known.outbox.clone(), known.inbox.clone());
+        if !self.core.map_session(index, session, shape, outbox, inbox) {
+            let why = format!("index {index} is another's");
+            return Err(Fault::Descriptor { what: "session", why }.into());
+        }
+        self.sessions.insert(index, session);
+        Ok(())
+    }
+
+    /// Checks what was never mapped here, and maps it.
+    fn map_anew(
+        &self,
+        inodes: [u64; 2],
+        shape: SessionShape,
+        caller: Identity,
+        [outbox, inbox, client]: [OwnedFd; 3],
+    ) -> Result<(SessionMemory, Doorbell), Error> {
         if !shape.is_valid() {
             let why = "its sizes are out of bounds".into();
             return Err(Fault::Descriptor { what: "session", why }.into());
@@ -356,14 +405,7 @@ impl Attached {
         let client = Doorbell::from_fd(client, Among::users(&[own_uid(), caller.uid, director]))?;
         let outbox = sealed::map_ro(&outbox, out_bytes, out.words)?;
         let inbox = sealed::map_rw(&inbox, in_bytes, at.words)?;
-        if !self.core.map_session(index, session, shape, outbox, inbox) {
-            let why = format!("index {index} is another's");
-            return Err(Fault::Descriptor { what: "session", why }.into());
-        }
-        self.sessions.insert(index, session);
-        self.callers.insert(session, caller);
-        self.bells.clients.insert(session, client);
-        Ok(())
+        Ok((SessionMemory { inodes, shape, outbox, inbox }, client))
     }
 
     /// A session's memory is unmapped: the director may give its index to another.
@@ -371,6 +413,7 @@ impl Attached {
         if let Some(session) = self.sessions.remove(&index)
             && !self.core.knows(session)
         {
+            self.mapped.remove(&session);
             self.callers.remove(&session);
             self.bells.clients.remove(&session);
         }
@@ -603,26 +646,82 @@ mod tests {
 
     const SHAPE: WorkShape = WorkShape { slots: 8 };
 
+    /// A session's memory and doorbell, as its client makes them.
+    fn session(shape: SessionShape) -> [OwnedFd; 3] {
+        let (out, at) = (shape.outbox(), shape.inbox());
+        let (out_bytes, in_bytes) = (out.words as u64 * 8, at.words as u64 * 8);
+        let outbox = sealed::create("outbox", out_bytes + out.arena_bytes, out_bytes, Kind::WriterOnly);
+        let inbox = sealed::create("inbox", in_bytes + at.arena_bytes, in_bytes, Kind::ReadWrite);
+        [outbox.unwrap().1, inbox.unwrap().1, Doorbell::new().unwrap().try_clone_fd().unwrap()]
+    }
+
+    fn presented(channel: &Channel) {
+        let (heard, _) = hear(channel);
+        assert!(matches!(heard, ToDirector::OpenWorker { .. }), "{heard:?}");
+    }
+
+    fn open(director: &Played, channel: &Channel) {
+        let link = director.folder().join("work");
+        let work = Named::create(&link, "trine-test-worker-", SHAPE.work().words, |_| {}).unwrap();
+        let (memory, bell) = (work.read_only_fd().unwrap(), Doorbell::new().unwrap());
+        let opened = FromDirector::WorkerOpened { worker: 7, credential: [1, 2], start: 0 };
+        channel.send_message(&opened, &[memory.as_fd(), bell.as_fd()]).unwrap();
+        work.unlink().unwrap();
+    }
+
+    #[test]
+    fn a_session_that_the_next_director_names_again_is_not_mapped_again_and_others_are_forgotten() {
+        let director = Played::new();
+        let waiter = Waiter::new(Waiting::default(), 8).unwrap();
+        let shape = SessionShape { slots: 2, reply_capacity: 64, request_arena: 4096, reply_arena: 4096 };
+        let play = |channel: &Channel| {
+            presented(channel);
+            open(&director, channel);
+        };
+        let name = |channel: &Channel, attached: &mut Attached, index, session, fds: &[OwnedFd; 3]| {
+            let (uid, gid, pid) = (own_uid(), 0, 1);
+            let message = FromDirector::MapSession { index, session, shape, uid, gid, pid };
+            channel.send_message(&message, &fds.each_ref().map(AsFd::as_fd)).unwrap();
+            attached.read_control();
+            let (answer, _) = hear(channel);
+            assert!(matches!(answer, ToDirector::SessionMapped { accepted: true, .. }), "{answer:?}");
+            attached.mapped[&session].outbox.ptr(0, 1).unwrap()
+        };
+        let (first, mut attached) = director.meet(play, |bus| Attached::attach(bus, SHAPE, &waiter).unwrap());
+        let sessions = [session(shape), session(shape), session(shape)];
+        let places =
+            [0, 1, 2].map(|i| name(&first, &mut attached, i, 70 + u64::from(i), &sessions[usize::from(i)]));
+        first.shut();
+        attached.read_control();
+
+        let (next, back) = director.meet(play, |bus| attached.come_back(bus, &waiter));
+        assert!(back.unwrap());
+        assert_eq!(name(&next, &mut attached, 0, 71, &sessions[1]), places[1], "as it was");
+        // Somebody's who is said to be the same, with other memory.
+        let other = session(shape);
+        assert_ne!(name(&next, &mut attached, 1, 72, &other), places[2]);
+        assert_eq!(attached.mapped[&72].inodes[0], sealed::inode(&other[0]).unwrap());
+        assert!(attached.mapped.contains_key(&70), "it may still come back");
+        attached.forget_at_ns = attached.wake_at_ns().min(now_ns());
+        attached.read_control();
+        let mut known: Vec<u64> = attached.mapped.keys().copied().collect();
+        known.sort_unstable();
+        assert_eq!((known, attached.wake_at_ns()), (vec![71, 72], u64::MAX));
+        assert_eq!((attached.callers.len(), attached.bells.clients.len()), (2, 2));
+        // What the director takes back goes at once.
+        next.send_message(&FromDirector::UnmapSession { index: 0 }, &[]).unwrap();
+        attached.read_control();
+        assert_eq!(attached.mapped.keys().collect::<Vec<_>>(), [&72]);
+    }
+
     #[test]
     fn a_worker_that_comes_back_to_a_slow_director_goes_on_at_the_same_socket() {
         let director = Played::new();
         let waiter = Waiter::new(Waiting::default(), 8).unwrap();
-        let presented = |channel: &Channel| {
-            let (heard, _) = hear(channel);
-            assert!(matches!(heard, ToDirector::OpenWorker { .. }), "{heard:?}");
-        };
-        let answer = |channel: &Channel| {
-            let link = director.folder().join("work");
-            let work = Named::create(&link, "trine-test-slow-", SHAPE.work().words, |_| {}).unwrap();
-            let (memory, bell) = (work.read_only_fd().unwrap(), Doorbell::new().unwrap());
-            let opened = FromDirector::WorkerOpened { worker: 7, credential: [1, 2], start: 0 };
-            channel.send_message(&opened, &[memory.as_fd(), bell.as_fd()]).unwrap();
-            work.unlink().unwrap();
-        };
         let (channel, mut attached) = director.meet(
             |channel| {
                 presented(channel);
-                answer(channel);
+                open(&director, channel);
             },
             |bus| Attached::attach(bus, SHAPE, &waiter).unwrap(),
         );
@@ -636,7 +735,7 @@ mod tests {
         attached.arrival = Some(arrival);
         let late = attached.come_back(director.bus(), &waiter);
         assert!(late.as_ref().is_err_and(is_late), "{late:?}");
-        answer(&channel);
+        open(&director, &channel);
         assert!(attached.come_back(director.bus(), &waiter).unwrap());
         assert!(attached.is_attached());
         assert!(!director.is_asked_for(), "it has connected once more");

@@ -158,7 +158,7 @@ impl Inner {
             attached.awake();
             return Ok(Armed::Ready);
         }
-        let wake_ns = if attached.is_attached() { u64::MAX } else { self.attach_at_ns };
+        let wake_ns = if attached.is_attached() { attached.wake_at_ns() } else { self.attach_at_ns };
         self.waiter.set_alarm(wake_ns)?;
         Ok(Armed::Sleep)
     }

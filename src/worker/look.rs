@@ -89,7 +89,7 @@ impl Party for Look<'_> {
     }
 
     fn wake_at_ns(&self) -> u64 {
-        self.until_ns
+        self.until_ns.min(self.attached.wake_at_ns())
     }
 
     fn interrupted(&mut self) {
