@@ -36,7 +36,7 @@ const ATTEMPTS: usize = 16;
 const EPOCH_MAX: u64 = u32::MAX as u64;
 
 /// A bus's folder, in the hands of its director. Dropping it gives the lock back and leaves the rest for the next
-/// director, as a kill does; so it is the last thing that a director drops, when none of its threads stores any more.
+/// director, as a kill does: to be done when none of this one's threads stores any more.
 #[derive(Debug)]
 pub(crate) struct RuntimeFolder {
     bus: Bus,

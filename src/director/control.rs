@@ -37,6 +37,8 @@ use crate::memory::named::Named;
 use crate::memory::{Process, boot_id, is_closed_at_once, pid_namespace_inode};
 use crate::waiting::now_ns;
 
+/// Peers other than workers that are heard before the workers are again: when a director is new, all wait for those.
+const OTHERS: usize = 8;
 /// Messages read from one peer before the next has its turn.
 const BUDGET: usize = 16;
 /// Messages that may wait for a worker that is slow to read: one for each session, and some. An inspection, which may
@@ -74,6 +76,8 @@ pub struct Control {
     exhausted: bool,
     epoll: Epoll,
     peers: HashMap<Connection, Peer>,
+    /// Those of them whose turn it will be, in their order.
+    others: VecDeque<Connection>,
     /// Connections that have not said Hello, the oldest first.
     silent: VecDeque<Silent>,
     closer: Closer,
@@ -142,6 +146,7 @@ impl Control {
             is_replaced: false,
             exhausted: false,
             peers: HashMap::new(),
+            others: VecDeque::new(),
             silent: VecDeque::new(),
             closer: Closer::default(),
             names: Names::new(hash_of(folder.name_hasher())),
@@ -213,7 +218,7 @@ impl Control {
     pub fn run(mut self) -> Result<(), Error> {
         let mut events = [EpollEvent::empty(); 64];
         loop {
-            let timeout = self.timeout();
+            let timeout = if self.others.is_empty() { self.timeout() } else { EpollTimeout::ZERO };
             // An interrupted wait found nothing, and is done again.
             let ready = self.epoll.wait(&mut events, timeout).unwrap_or(0);
             if self.exhausted {
@@ -223,8 +228,14 @@ impl Control {
                 match event.data() {
                     LISTENER => self.accept(),
                     QUEUE => {}
-                    connection => self.serve(connection, event.events()),
+                    connection => self.note_event(connection, event.events()),
                 }
+            }
+            for _ in 0..OTHERS {
+                let Some(connection) = self.others.pop_front() else { break };
+                let Some(peer) = self.peers.get_mut(&connection) else { continue };
+                let events = std::mem::replace(&mut peer.events, EpollFlags::empty());
+                self.serve(connection, events);
             }
             self.close_silent();
             while let Some(message) = self.link.to_control.pop() {
@@ -232,6 +243,23 @@ impl Control {
                     return if self.is_replaced { self.hand_over() } else { self.finish() };
                 }
                 self.obey(message);
+            }
+        }
+    }
+
+    /// Whoever has something to say waits for his turn; but a worker that may be coming back, and that all wait for, is
+    /// heard at once.
+    fn note_event(&mut self, connection: Connection, events: EpollFlags) {
+        let Some(peer) = self.peers.get_mut(&connection) else { return };
+        match peer.stage {
+            Stage::Greeted(Role::Worker) | Stage::Worker(_) if now_ns() < self.until_ns => {
+                self.serve(connection, events);
+            }
+            _ => {
+                if peer.events.is_empty() {
+                    self.others.push_back(connection);
+                }
+                peer.events |= events;
             }
         }
     }
@@ -314,11 +342,14 @@ impl Control {
         self.pass_on(ToData::HandOver)
     }
 
-    /// Leaves the bus to the next director. The data thread has ended, so nobody stores any more; the lock goes last.
+    /// Leaves the bus to the next director. The data thread has stopped, so nobody stores any more: the lock goes
+    /// first, and that director reads the ledgers while sockets are closed here; the workers' before the others,
+    /// since all wait for those.
     fn hand_over(self) -> Result<(), Error> {
-        let Control { folder, peers, kept, estate, .. } = self;
-        drop((peers, kept, estate));
+        let Control { folder, mut peers, .. } = self;
         drop(folder);
+        peers.retain(|_, peer| !matches!(peer.stage, Stage::Worker(_)));
+        drop(peers);
         Ok(())
     }
 
@@ -339,33 +370,34 @@ impl Control {
         }
     }
 
+    /// Lets in those who wait, and greets those who have said already who they are.
     fn accept(&mut self) {
         while let Some(listener) = &self.listener {
-            match listener.accept() {
-                Ok(Some(channel)) => {
-                    if let Err(error) = self.admit(channel) {
-                        tracing::warn!(%error, "a connection was not admitted");
-                    }
-                }
-                Ok(None) => {
-                    if std::mem::take(&mut self.exhausted) {
-                        let _ = watch(&self.epoll, listener, EpollFlags::EPOLLIN, LISTENER);
-                    }
-                    return;
-                }
+            let accepted = listener.accept();
+            match &accepted {
+                // No descriptor left: those who are here are served on, and the others wait in the backlog.
                 Err(error) => {
-                    // No descriptor left: those who are here are served on, and the others wait in the backlog.
                     if !std::mem::replace(&mut self.exhausted, true) {
                         tracing::warn!(%error, "no more connections for now");
                         let _ = self.epoll.delete(listener);
                     }
-                    return;
                 }
+                Ok(_) if std::mem::take(&mut self.exhausted) => {
+                    let _ = watch(&self.epoll, listener, EpollFlags::EPOLLIN, LISTENER);
+                }
+                Ok(_) => {}
+            }
+            let Ok(Some(channel)) = accepted else { return };
+            match self.admit(channel) {
+                Ok(Some(connection)) => self.hear(connection, 1),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, "a connection was not admitted"),
             }
         }
     }
 
-    fn admit(&mut self, channel: Channel) -> Result<(), Error> {
+    /// Notes who has connected, if he may and there is room.
+    fn admit(&mut self, channel: Channel) -> Result<Option<Connection>, Error> {
         let process = Process::of_peer(channel.as_fd())?;
         let connection = self.next_connection;
         self.next_connection += 1;
@@ -377,37 +409,43 @@ impl Control {
             let denial =
                 Denial { uid, verb: Verb::Connect, service: String::new(), operation: String::new(), origin };
             self.link.to_data.push(ToData::Denied(denial));
-            return Ok(());
+            return Ok(None);
         }
         if self.closer.is_behind(uid) {
             let message = "what you sent before is still being closed".into();
             let _ = channel.send_message(&refused(Status::Busy, message), &[]);
-            return Ok(());
+            return Ok(None);
         }
         let charge = Charge::new(uid, process.identity.pid).and(Counted::Descriptors, CONNECTION_DESCRIPTORS);
         if let Err(exceeded) = self.accounts.charge(&charge) {
             let _ = channel.send_message(&refused(Status::Busy, exceeded.to_string()), &[]);
             tracing::info!(uid, pid = process.identity.pid, %exceeded, "refused: a quota");
-            return Ok(());
+            return Ok(None);
         }
         if let Err(error) = watch(&self.epoll, &channel, EpollFlags::EPOLLIN, connection) {
             self.accounts.refund(&charge);
             return Err(error);
         }
         let charges = vec![charge];
-        let (stage, unsent) = (Stage::Connected, VecDeque::new());
+        let (stage, unsent, events) = (Stage::Connected, VecDeque::new(), EpollFlags::empty());
         let channel = Some(channel);
-        let peer = Peer { channel, process, stage, attached: false, charges, unsent, blocked: false };
+        let peer = Peer { channel, process, stage, attached: false, charges, unsent, events, blocked: false };
         self.peers.insert(connection, peer);
         self.add_silent(connection, uid);
-        Ok(())
+        Ok(Some(connection))
     }
 
+    /// What a peer says, and whether it reads.
     fn serve(&mut self, connection: Connection, events: EpollFlags) {
         if events.intersects(EpollFlags::EPOLLOUT | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR) {
             self.send_unsent(connection);
         }
-        for _ in 0..BUDGET {
+        self.hear(connection, BUDGET);
+    }
+
+    /// Reads so many of its messages.
+    fn hear(&mut self, connection: Connection, messages: usize) {
+        for _ in 0..messages {
             let Some(peer) = self.peers.get(&connection) else { return };
             // Whoever doesn't read the answers asks no more questions.
             let Some(channel) = peer.channel.as_ref().filter(|_| peer.unsent.is_empty()) else { return };

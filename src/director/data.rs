@@ -168,13 +168,14 @@ pub struct Data {
 }
 
 impl Data {
-    /// Runs until it is stopped, and has drained.
+    /// Runs until it is stopped, and has drained. What is returned does nothing more, and stores nowhere: it keeps
+    /// everybody's memory mapped.
     pub fn run(
         link: Arc<Link>,
         settings: Settings,
         waiting: Waiting,
         inherited: Inherited,
-    ) -> Result<(), Error> {
+    ) -> Result<Data, Error> {
         let waiter = Waiter::new(waiting, EVENTS)?;
         waiter.add_doorbell(link.to_data.bell(), token::QUEUE)?;
         let waiter = Rc::new(RefCell::new(waiter));
@@ -192,7 +193,7 @@ impl Data {
         let mut data = Data { core, shell, graces, awaited, stop_at_ns, is_replaced, looked_ns: 0 };
         data.inherit(inherited)?;
         block_on(&mut data, &mut Glancing { waiter, glanced_ns: 0 });
-        Ok(())
+        Ok(data)
     }
 
     fn inherit(&mut self, inherited: Inherited) -> Result<(), Error> {

@@ -71,9 +71,10 @@ pub struct Estate {
 /// Reads what the links name. Removes what is no work segment of this bus, and segments that nothing links.
 pub fn find(links: &[PathBuf], bus: [u64; 2], prefix: &str) -> Result<Estate, Error> {
     let mut estate = Estate::default();
+    let here = if links.is_empty() { ([0; 2], 0) } else { (boot_id()?, pid_namespace_inode()?) };
     for link in links {
         match Earlier::open(link) {
-            Ok(segment) => match read(segment, link, bus)? {
+            Ok(segment) => match read(segment, link, bus, here) {
                 Some(inheritance) => {
                     let Inheritance { worker, life, entries, .. } = &inheritance;
                     let entries = entries.len();
@@ -96,8 +97,11 @@ pub fn find(links: &[PathBuf], bus: [u64; 2], prefix: &str) -> Result<Estate, Er
     Ok(estate)
 }
 
+/// Where pids mean what they mean to this process: boot and pid namespace.
+type Here = ([u64; 2], u64);
+
 /// Reads a segment. `None`: it is not a work segment of this bus and protocol.
-fn read(segment: Earlier, link: &Path, bus: [u64; 2]) -> Result<Option<Inheritance>, Error> {
+fn read(segment: Earlier, link: &Path, bus: [u64; 2], here: Here) -> Option<Inheritance> {
     let mem = segment.mem();
     let version = mem.load(head::VERSION);
     let shape = WorkShape { slots: (version >> 32) as u32 };
@@ -107,25 +111,24 @@ fn read(segment: Earlier, link: &Path, bus: [u64; 2]) -> Result<Option<Inheritan
         && shape.is_valid()
         && shape.work().words <= mem.words();
     if !ours {
-        return Ok(None);
+        return None;
     }
     let ledger = Ledger::new(shape.work().ledger);
     let entries = (0..shape.slots as u16).filter_map(|e| Some((e, ledger.read(mem, e)?))).collect();
-    let (worker, start, life) = (mem.load(head::WORKER), mem.load(head::START), life(mem)?);
+    let (worker, start, life) = (mem.load(head::WORKER), mem.load(head::START), life(mem, here));
     let holds = mem.copy_out(head::HOLDS);
-    Ok(Some(Inheritance { worker, life, shape, start, entries, holds, link: link.into(), segment }))
+    Some(Inheritance { worker, life, shape, start, entries, holds, link: link.into(), segment })
 }
 
 /// Only with the same boot and pid namespace does a missing or other process mean dead.
-fn life(mem: &Ro) -> Result<Life, Error> {
-    if mem.copy_out(head::BOOT) != boot_id()? || mem.load(head::PID_NAMESPACE) != pid_namespace_inode()? {
-        return Ok(Life::Unknown);
+fn life(mem: &Ro, here: Here) -> Life {
+    if (mem.copy_out(head::BOOT), mem.load(head::PID_NAMESPACE)) != here {
+        return Life::Unknown;
     }
     let pid = mem.load(head::PID) as i32;
-    let found = Process::find(pid, mem.load(head::START_TIME), mem.load(head::PIDFD_INODE));
-    Ok(match found {
+    match Process::find(pid, mem.load(head::START_TIME), mem.load(head::PIDFD_INODE)) {
         Ok(Some(pidfd)) => Life::Lives(pidfd),
         Ok(None) => Life::Dead,
         Err(_) => Life::Unknown,
-    })
+    }
 }

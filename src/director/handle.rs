@@ -211,7 +211,9 @@ impl Director {
         let served = Data::run(link.clone(), settings, waiting, inherited);
         // Also where the data thread could not begin: the control thread would wait for ever.
         link.to_control.push(ToControl::Finished);
-        join(control).and(served)
+        let ended = join(control);
+        // What it served with goes last: while that is unmapped, the next director serves already.
+        ended.and(served.map(drop))
     }
 
     /// The same in a thread of its own: a bus within a program.

@@ -179,10 +179,12 @@ pub fn sweep(prefix: &str, folders: &[&Path]) -> Result<usize, Error> {
         }
     }
     let mut removed = 0;
-    for segment in list(Path::new(FOLDER))? {
-        let Some(name) = segment.file_name().and_then(|name| name.to_str()) else { continue };
+    let failed = || Error::io(format!("listing {FOLDER}"));
+    for segment in fs::read_dir(FOLDER).map_err(failed())? {
+        let name = segment.map_err(failed())?.file_name();
+        let Some(name) = name.to_str().filter(|name| name.starts_with(prefix)) else { continue };
         let name = format!("/{name}");
-        if name[1..].starts_with(prefix) && !linked.contains(&name) {
+        if !linked.contains(&name) {
             // Another user's, of the same name: not ours to remove, and not ours.
             removed += usize::from(unlink_segment(&name).is_ok());
         }

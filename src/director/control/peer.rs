@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use nix::sys::epoll::EpollFlags;
+
 use crate::control::message::{FromDirector, Role};
 use crate::control::socket::Channel;
 use crate::director::link::Connection;
@@ -49,6 +51,8 @@ pub(super) struct Peer {
     /// What its user and process are charged for it.
     pub charges: Vec<Charge>,
     pub unsent: VecDeque<(FromDirector, Vec<OwnedFd>)>,
+    /// What its socket was found ready for, if its turn is yet to come.
+    pub events: EpollFlags,
     /// Its socket had no room: it is watched for some, and for nothing else.
     pub blocked: bool,
 }
