@@ -623,6 +623,7 @@ fn times() {
     // These are their modules' own, so they are read from the source.
     let sources = [
         include_str!("../director/control.rs"),
+        include_str!("../director/control/admission.rs"),
         include_str!("../director/data.rs"),
         include_str!("../director/core.rs"),
         include_str!("../director/session.rs"),

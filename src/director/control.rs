@@ -17,7 +17,6 @@ use std::sync::Arc;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-use self::admission::SILENT_NS;
 use self::peer::{Peer, Silent, Stage, Trouble};
 use super::earlier::{self, Estate, Inheritance, Life};
 use super::handle::ReadRules;
@@ -48,6 +47,8 @@ const BUDGET: usize = 16;
 const UNSENT_MAX: usize = limits::SESSIONS_MAX + 64;
 /// Peers whose clocks differ more are in another time namespace, where deadlines mean something else.
 const CLOCKS_DIFFER_NS: u64 = 10_000_000_000;
+/// How long a connection may take to say Hello.
+const SILENT_NS: u64 = 5_000_000_000;
 /// How often a listener that had no descriptor left tries again.
 const RETRY_MS: u16 = 200;
 

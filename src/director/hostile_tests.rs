@@ -471,8 +471,11 @@ fn a_worker_that_refused_a_session_is_asked_again() {
     while !worker_has_heard(&worker) {
         assert!(Instant::now() < until, "it is not asked again");
         let deadline = Instant::now() + Duration::from_millis(20);
-        let call = place.client.request(route).deadline(deadline).submit(b"", crate::Until::Now).unwrap();
-        assert!(call.wait().is_err());
+        match place.client.request(route).deadline(deadline).submit(b"", crate::Until::Now) {
+            Ok(call) => assert!(call.wait().is_err()),
+            // This thread did not run for so long.
+            Err(error) => assert_eq!(error.status(), Status::DeadlineExceeded),
+        }
     }
     refuse();
 }

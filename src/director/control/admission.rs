@@ -11,7 +11,7 @@ use std::os::fd::AsFd;
 use nix::sys::epoll::EpollFlags;
 
 use super::peer::{Peer, Silent, Stage, Trouble};
-use super::{Control, LISTENER, asker, refused, watch};
+use super::{Control, LISTENER, SILENT_NS, asker, refused, watch};
 use crate::access::{Cause, Denial, Verb};
 use crate::control::socket::Channel;
 use crate::director::link::{Connection, ToData};
@@ -22,8 +22,6 @@ use crate::waiting::now_ns;
 
 /// Connections of one user that have not said Hello: beyond, the oldest is closed.
 const SILENT_MAX: usize = 256;
-/// How long a connection may take to say Hello.
-pub(super) const SILENT_NS: u64 = 5_000_000_000;
 impl Control {
     /// Lets in those who wait, and greets those who have said already who they are.
     pub(super) fn accept(&mut self) {
