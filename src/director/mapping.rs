@@ -6,7 +6,7 @@
 //! ```
 //! One worker that knows a session is enough to serve it. So the first is asked at once, when a route opens, and the
 //! others as fast as they answer; but not while many sessions come back to a new director: who has been waiting is
-//! served first, and each session's next call meets the others.
+//! served first. A session meets the others later, with a call for which those that know it are not idle.
 
 use super::core::{DirectorCore, Effects};
 use super::session::{Mapping, Session};

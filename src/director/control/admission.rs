@@ -22,6 +22,7 @@ use crate::waiting::now_ns;
 
 /// Connections of one user that have not said Hello: beyond, the oldest is closed.
 const SILENT_MAX: usize = 256;
+
 impl Control {
     /// Lets in those who wait, and greets those who have said already who they are.
     pub(super) fn accept(&mut self) {
