@@ -47,4 +47,13 @@ def echo(worker: trine.Worker) -> None:
         return bytes(request.data)
 
 
+def insist(use: Callable[[], Any]) -> Any:
+    """`use`, again while another thread is in the handle: one that only looks in for a moment doesn't end it."""
+    while True:
+        try:
+            return use()
+        except trine.ConcurrentUse:
+            pass
+
+
 Serve = Callable[[trine.Worker], Any]

@@ -10,7 +10,7 @@ import weakref
 import pytest
 
 import trine
-from conftest import echo, serving
+from conftest import echo, insist, serving
 
 numpy = pytest.importorskip("numpy")
 LARGE = 100_000
@@ -229,7 +229,7 @@ def test_garbage_is_given_back_while_another_thread_is_inside(bus):
         slow.operation("slow", "one")(lambda request: b"")
         slow.provide()
         pending = client.submit("slow", "one")
-        waiting = threading.Thread(target=pending.wait)
+        waiting = threading.Thread(target=insist, args=(pending.wait,))
         waiting.start()
         request = slow.next()
         while True:

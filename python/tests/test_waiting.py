@@ -14,7 +14,7 @@ import pytest
 
 import trine
 import trine.aio
-from conftest import echo, serving
+from conftest import echo, insist, serving
 
 WAITS = {
     "call": "client.call('slow', 'one')",
@@ -85,7 +85,7 @@ def test_two_threads_in_one_handle(bus):
 
     def wait():
         try:
-            worker.next()
+            insist(worker.next)
         except trine.Interrupted as error:
             raised.append(error)
 
