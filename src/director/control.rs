@@ -430,9 +430,13 @@ impl Control {
                 self.pass_on(ToData::Explain(from, Box::new(asked)))
             }
             (Stage::Greeted(Role::Monitor), ToDirector::Reload) => {
-                let reloaded = self.reload();
-                let (applied, message) = (reloaded.is_ok(), reloaded.err().unwrap_or_default());
-                self.send(from, FromDirector::Reloaded { applied, message }, Vec::new());
+                match self.reload() {
+                    // Who hears of them is held to them: so the data thread says when they are in force.
+                    Ok(()) => self.link.to_data.push(ToData::Reloaded(from)),
+                    Err(message) => {
+                        self.send(from, FromDirector::Reloaded { applied: false, message }, Vec::new());
+                    }
+                }
                 Ok(())
             }
             (Stage::Session(_), ToDirector::OpenRoute { route, service, operation }) => {

@@ -161,6 +161,8 @@ pub struct Data {
     graces: Vec<(u64, Connection)>,
     /// Workers that an earlier director had, and that may be dead one day.
     awaited: Vec<(u64, Option<OwnedFd>)>,
+    /// Who is to hear that new rules are in force.
+    reloaded: Vec<Connection>,
     stop_at_ns: u64,
     /// Another director takes over.
     is_replaced: bool,
@@ -190,7 +192,8 @@ impl Data {
         let core = DirectorCore::new(settings);
         let (graces, awaited, stop_at_ns) = (Vec::new(), Vec::new(), u64::MAX);
         let is_replaced = false;
-        let mut data = Data { core, shell, graces, awaited, stop_at_ns, is_replaced, looked_ns: 0 };
+        let reloaded = Vec::new();
+        let mut data = Data { core, shell, graces, awaited, reloaded, stop_at_ns, is_replaced, looked_ns: 0 };
         data.inherit(inherited)?;
         block_on(&mut data, &mut Glancing { waiter, glanced_ns: 0 });
         Ok(data)
@@ -256,6 +259,7 @@ impl Data {
             ToData::Inspect(from) => self.inspect(from, now_ns),
             ToData::Explain(from, asked) => self.explain(from, &asked, now_ns),
             ToData::Access(access) => self.core.set_access(access),
+            ToData::Reloaded(from) => self.reloaded.push(from),
             ToData::Denied(denial) => self.core.count_denial(denial),
             ToData::Stop => self.stop(now_ns),
             ToData::HandOver => self.is_replaced = true,
@@ -487,6 +491,14 @@ impl Data {
         }
     }
 
+    /// Everybody has been looked at again: no call that comes from now on is let through by the old rules.
+    fn say_that_rules_are_in_force(&mut self) {
+        for to in self.reloaded.drain(..) {
+            let reloaded = FromDirector::Reloaded { applied: true, message: String::new() };
+            self.shell.link.to_control.push(ToControl::Send(to, reloaded));
+        }
+    }
+
     fn stop(&mut self, now_ns: u64) {
         if self.stop_at_ns == u64::MAX {
             self.stop_at_ns = now_ns + DRAIN_NS;
@@ -515,6 +527,9 @@ impl Party for Data {
         }
         if self.core.has_denials() {
             self.log_denials();
+        }
+        if !self.reloaded.is_empty() && !self.core.is_rechecking() {
+            self.say_that_rules_are_in_force();
         }
         if self.stop_at_ns < u64::MAX && !busy && !woken && turned == Turn::Idle {
             let drained = self.core.in_flight(now_ns) == 0;

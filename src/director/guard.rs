@@ -102,6 +102,11 @@ impl<M: Memory> DirectorCore<M> {
         self.news = true;
     }
 
+    /// Whether somebody has not been looked at yet since the rules are others.
+    pub fn is_rechecking(&self) -> bool {
+        self.guard.is_rechecking()
+    }
+
     /// Says which workers may see a session, and in which groups its client is.
     pub fn place_session(&mut self, key: usize, domain: Domain, groups: Arc<[u32]>) {
         if let Some(session) = self.sessions.get_mut(key) {

@@ -172,6 +172,8 @@ pub enum ToData {
     Explain(Connection, Box<Asked>),
     /// New rules.
     Access(Arc<Access>),
+    /// This one is to hear when they are in force.
+    Reloaded(Connection),
     /// Somebody was refused who has got no further than the control thread.
     Denied(Denial),
     /// Its socket is closed, or it broke the protocol there.
