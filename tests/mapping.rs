@@ -146,6 +146,34 @@ fn those_who_come_back_at_once_meet_one_worker_each_and_the_others_with_their_ne
 }
 
 #[test]
+fn a_session_whose_one_worker_is_stopped_meets_the_others_when_nobody_comes_any_more() {
+    // The second one comes just before the window ends.
+    for came_ns in [SECOND, 5 * SECOND - SECOND / 200] {
+        let mut bus = Bus::new();
+        bus.director.open_window(5 * SECOND);
+        bus.shell.now_ns = came_ns;
+        let maps = bus.comes_back(70);
+        assert_eq!(workers_of(&maps), [0], "and that one is stopped");
+        assert_eq!(bus.call(maps[0].1.1), (None, vec![]));
+        let mut now_ns = came_ns;
+        while !bus.shell.any_maps() {
+            bus.director.park();
+            let wake_ns = bus.director.wake_at_ns();
+            assert!(wake_ns > now_ns && wake_ns < came_ns + SECOND / 20, "{now_ns}, then {wake_ns}");
+            bus.director.awake();
+            now_ns = wake_ns;
+            bus.turn(now_ns);
+        }
+        let others = bus.shell.take_maps();
+        assert_eq!(workers_of(&others), [1, 2, 3]);
+        bus.map(&others);
+        bus.turn(now_ns);
+        assert!(bus.workers.iter_mut().any(|worker| worker.begin(now_ns, &mut bus.shell).is_some()));
+        assert!(bus.director.wake_at_ns() > now_ns + SECOND / 2, "it does not wake for that any more");
+    }
+}
+
+#[test]
 fn who_comes_back_again_and_again_does_not_keep_a_session_from_the_others() {
     let mut bus = Bus::new();
     bus.director.open_window(5 * SECOND);

@@ -733,8 +733,12 @@ impl<M: Memory> DirectorCore<M> {
 
     /// When it wants to be woken though nobody rings: for a waiting call's deadline.
     pub fn wake_at_ns(&self) -> u64 {
-        let waits_ns =
-            if self.holds_work_back() { self.next_expiry_ns.min(self.held.wake_at_ns()) } else { u64::MAX };
+        let waits_ns = if self.holds_work_back() {
+            // A worker that was told of a session alone may be stopped: then others are told.
+            self.next_expiry_ns.min(self.held.wake_at_ns()).min(self.recovery.rush_ends_ns())
+        } else {
+            u64::MAX
+        };
         waits_ns.min(self.recovery.ends_ns()).min(self.watch_again_ns())
     }
 

@@ -82,8 +82,9 @@ pub struct Recovery {
     republishing: u32,
     /// One has come back since the clock was looked at.
     came: bool,
-    /// So long such go before what can wait, and never longer than to the other; 0: none has come yet.
+    /// So long such go before what can wait; 0: they don't.
     rush_until_ns: u64,
+    /// And never longer than this; 0: none has come yet.
     rush_end_ns: u64,
     /// Those who have not come back may be asked for by later directors, if this one dies.
     owes_word: bool,
@@ -188,6 +189,11 @@ impl Recovery {
     pub(super) fn is_rush(&self, now_ns: u64) -> bool {
         let is_over = self.rush_end_ns != 0 && now_ns >= self.rush_end_ns;
         !is_over && (self.came || now_ns < self.rush_until_ns)
+    }
+
+    /// When it will be seen that nobody comes any more; `u64::MAX`: it has been.
+    pub(super) fn rush_ends_ns(&self) -> u64 {
+        if self.rush_until_ns == 0 { u64::MAX } else { self.rush_until_ns }
     }
 
     /// When the window ends, if it is open; or the time in which all is to be told.
@@ -434,6 +440,8 @@ impl<M: Memory> DirectorCore<M> {
                 rush.rush_end_ns = now_ns + RUSH_MAX_NS;
             }
             rush.rush_until_ns = (now_ns + RUSH_NS).min(rush.rush_end_ns);
+        } else if now_ns >= rush.rush_until_ns {
+            rush.rush_until_ns = 0;
         }
         let is_told = !self.recovery.hears_more();
         if self.recovery.telling_until_ns.take_if(|until_ns| is_told || now_ns >= *until_ns).is_some() {
@@ -483,7 +491,9 @@ impl<M: Memory> DirectorCore<M> {
 
     /// Whether anything is left to look after.
     pub(super) fn is_recovering(&self) -> bool {
-        self.recovery.open || self.resettle || self.recovery.unsettled || self.table.rights.is_withheld()
+        let recovery = &self.recovery;
+        let is_rush = recovery.came || recovery.rush_until_ns != 0;
+        recovery.open || self.resettle || recovery.unsettled || is_rush || self.table.rights.is_withheld()
     }
 
     /// Settles a record that was published again. Returns it if it is to be dispatched like a new one.
