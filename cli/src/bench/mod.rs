@@ -105,6 +105,7 @@ enum PartOption {
     All,
     Latency,
     Default,
+    Doorbells,
     Forms,
     Large,
     Paced,
@@ -204,6 +205,7 @@ fn parts(asked: &[PartOption]) -> Vec<Part> {
         PartOption::All => Part::ALL.to_vec(),
         PartOption::Latency => vec![Part::Latency],
         PartOption::Default => vec![Part::Default],
+        PartOption::Doorbells => vec![Part::Doorbells],
         PartOption::Forms => vec![Part::Forms],
         PartOption::Large => vec![Part::Large],
         PartOption::Paced => vec![Part::Paced],
@@ -297,6 +299,7 @@ impl Bench {
     fn contenders(&self, part: Part, setting: Setting) -> Vec<(Contender, Setting)> {
         let alone = |all: Vec<Contender>| all.into_iter().map(|contender| (contender, setting)).collect();
         match part {
+            Part::Doorbells => return alone([vec![subjects::trine()], subjects::doorbells()].concat()),
             Part::Sessions => return alone(vec![subjects::trine()]),
             Part::Busy => return alone(subjects::busy()),
             Part::Workers => return alone(subjects::workers()),

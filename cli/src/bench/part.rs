@@ -13,6 +13,8 @@ pub enum Part {
     Latency,
     /// The same with nothing chosen: unpinned, adaptive.
     Default,
+    /// What can wake a sleeper, in each placement.
+    Doorbells,
     /// Two, three and four messages over the same rings.
     Forms,
     /// 4 KiB, 1 MiB, 16 MiB.
@@ -39,9 +41,10 @@ pub enum Part {
 
 impl Part {
     /// All of them.
-    pub const ALL: [Part; 13] = [
+    pub const ALL: [Part; 14] = [
         Part::Latency,
         Part::Default,
+        Part::Doorbells,
         Part::Forms,
         Part::Large,
         Part::Paced,
@@ -60,6 +63,7 @@ impl Part {
         match self {
             Part::Latency => "latency",
             Part::Default => "default",
+            Part::Doorbells => "doorbells",
             Part::Forms => "forms",
             Part::Large => "large",
             Part::Paced => "paced",
@@ -79,6 +83,7 @@ impl Part {
         match self {
             Part::Latency => "A call after the other",
             Part::Default => "A call after the other, nothing chosen: unpinned, default waiting",
+            Part::Doorbells => "What wakes a sleeper, and nothing else: all sleep",
             Part::Forms => "Two, three and four messages over the same rings",
             Part::Large => "Payloads built in place: written by the client, read by the worker",
             Part::Paced => "A call now and then: everybody sleeps in between",
@@ -125,6 +130,9 @@ impl Chosen {
                 self.bytes.iter().map(|&bytes| Setting { bytes, reply_bytes: bytes, ..base }).collect()
             }),
             Part::Default => vec![self.base(Placement::Unpinned, Wait::Adaptive)],
+            Part::Doorbells => {
+                self.placements.iter().map(|&placement| self.base(placement, Wait::Park)).collect()
+            }
             Part::Forms => self.polling(|base| vec![base]),
             Part::Large => self.polling(|base| {
                 let sizes = [(4 << 10, 64, 4), (1 << 20, 64, 40), (16 << 20, 16 << 20, 1_000)];

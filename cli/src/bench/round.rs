@@ -4,17 +4,15 @@
 //! folder ── parties in their order, each where it belongs, each "ready" ── client ── what it measured
 //! ```
 
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context;
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use serde::Serialize;
 use tempfile::TempDir;
 use trine_measure::{Load, Measured, Party, Seat, Subject, Wait};
 
-use super::party::BELLS;
+use super::party::{BELLS, Hung};
 use super::placement::{Placement, on_cpu};
 use crate::processes::{Background, Foreground, this_program};
 
@@ -90,7 +88,7 @@ pub struct Rounds {
 struct Stage {
     others: Vec<Background>,
     parties: Vec<Background>,
-    _bells: Vec<EventFd>,
+    bells: Hung,
 }
 
 impl Drop for Stage {
@@ -107,10 +105,10 @@ impl Rounds {
         let folder = shared_folder()?;
         let (client, before) =
             contender.subject.parties.split_last().context("a subject without a client")?;
-        let mut stage = Stage { others: Vec::new(), parties: Vec::new(), _bells: bells()? };
+        let mut stage = Stage { others: Vec::new(), parties: Vec::new(), bells: Hung::new()? };
         for party in before {
             let mut command = self.command(contender, party, setting, &folder);
-            command.env(BELLS, numbers(&stage._bells));
+            command.env(BELLS, stage.bells.numbers());
             let start = || Background::start(name, command);
             stage.parties.push(on_cpu(setting.placement.of(party.seat, &self.cpus), start)?);
         }
@@ -121,7 +119,7 @@ impl Rounds {
             stage.others.extend(self.neighbours(setting, &folder)?);
         }
         let mut command = self.command(contender, client, setting, &folder);
-        command.env(BELLS, numbers(&stage._bells));
+        command.env(BELLS, stage.bells.numbers());
         let output =
             on_cpu(setting.placement.of(client.seat, &self.cpus), || self.foreground.output(command))
                 .with_context(|| format!("measuring {name}"))?;
@@ -178,14 +176,4 @@ pub fn shared_folder() -> anyhow::Result<TempDir> {
     let memory = Path::new("/dev/shm");
     let made = if memory.is_dir() { builder.tempdir_in(memory) } else { builder.tempdir() };
     made.context("making a folder for the benchmark")
-}
-
-/// Bells that the parties inherit, since they are not closed when a program starts.
-fn bells() -> anyhow::Result<Vec<EventFd>> {
-    (0..3).map(|_| EventFd::from_flags(EfdFlags::empty()).context("making an eventfd")).collect()
-}
-
-fn numbers(bells: &[EventFd]) -> String {
-    let numbers: Vec<String> = bells.iter().map(|bell| bell.as_raw_fd().to_string()).collect();
-    numbers.join(",")
 }

@@ -85,6 +85,28 @@ pub fn floors() -> Vec<Contender> {
     ]
 }
 
+/// What can wake a sleeper: there and back between two, and on its way through three.
+pub fn doorbells() -> Vec<Contender> {
+    let kinds = [
+        ("eventfd, read", "read"),
+        ("eventfd, epoll", "epoll"),
+        ("datagrams, epoll", "mailbox"),
+        ("futex", "futex"),
+    ];
+    let of = |(name, sleeps): (&str, &str)| {
+        let role = |role| format!("bells {role} --sleeps {sleeps}");
+        let (worker, relay) = (role("worker"), role("relay"));
+        let (direct, client) = (role("direct-client"), role("client"));
+        let two = [(Worker, &worker[..]), (Client, &direct)];
+        let three = [(Worker, &worker[..]), (Middle, &relay), (Client, &client)];
+        [
+            own(&format!("{name}, direct"), 2, &two, &SLEEPING).at_most(1),
+            own(&format!("{name}, relay"), 3, &three, &SLEEPING).at_most(1),
+        ]
+    };
+    kinds.into_iter().flat_map(of).collect()
+}
+
 /// One process that writes and reads the same memory.
 pub fn memory() -> Contender {
     own("floor: one process", 0, &[(Client, "memory")], &ALL).at_most(1)

@@ -57,6 +57,22 @@ impl Memory {
         self.word(word).store(value, Ordering::Release);
     }
 
+    /// Sleeps as long as a word is this one, in its lower half.
+    pub fn sleep_while(&self, word: usize, value: u64) {
+        let word = self.word(word).as_ptr();
+        let (wait, forever) = (nix::libc::FUTEX_WAIT, std::ptr::null::<nix::libc::timespec>());
+        // SAFETY: the kernel reads the lower half of the word, which is mapped as long as `self` lives and aligned; a
+        // little-endian word begins with it. It writes nothing. A signal or a value that has changed ends the wait.
+        unsafe { nix::libc::syscall(nix::libc::SYS_futex, word, wait, value as u32, forever) };
+    }
+
+    /// Wakes who sleeps on this word.
+    pub fn wake(&self, word: usize) {
+        let word = self.word(word).as_ptr();
+        // SAFETY: to the kernel the word is a name; it is mapped as long as `self` lives.
+        unsafe { nix::libc::syscall(nix::libc::SYS_futex, word, nix::libc::FUTEX_WAKE, 1) };
+    }
+
     /// The request's bytes, for whoever's turn it is.
     pub fn request(&self, len: usize) -> &mut [u8] {
         self.bytes(0, self.request, len)

@@ -3,7 +3,7 @@
 //! ```text
 //! trine     the thing itself: client.rs calls, worker.rs answers; the director is `trine director`
 //! floors    line.rs      one cache line through three processes, or two        (polling)
-//!           bells.rs     the same through eventfds                             (sleeping)
+//!           bells.rs     the same through eventfds, and what else wakes        (sleeping)
 //!           sockets.rs   the same through Unix sockets                         (both)
 //!           memory.rs    one process that writes and reads the same bytes
 //! forms     rings.rs     two, three and four messages over the same rings
@@ -23,7 +23,7 @@ mod trine_parties;
 pub use rings::INLINE_MAX;
 pub use trine_parties::call_once;
 
-pub use bells::VARIABLE as BELLS;
+pub use bells::{Hung, VARIABLE as BELLS};
 
 use clap::{Args, Subcommand};
 use trine_measure::{PartyOptions, payload};
@@ -45,8 +45,8 @@ enum Role {
     Line { role: line::Role },
     /// One process that writes and reads.
     Memory,
-    /// Eventfds.
-    Bells { role: bells::Role },
+    /// What wakes a sleeper.
+    Bells(bells::Kind),
     /// Unix sockets of sequenced packets.
     Socket { role: sockets::Role },
     /// A pair of pipes.
@@ -72,7 +72,7 @@ pub fn run(command: &PartyCommand) -> anyhow::Result<()> {
     match command.role {
         Role::Line { role } => line::run(role, options),
         Role::Memory => line::alone(options),
-        Role::Bells { role } => bells::run(role, options),
+        Role::Bells(kind) => bells::run(kind, options),
         Role::Socket { role } => sockets::run(role, options),
         Role::Pipe { role } => pipes::run(role, options),
         Role::Rings { form, role } => rings::run(form, role, options),
