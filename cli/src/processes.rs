@@ -11,13 +11,17 @@
 use std::ffi::OsStr;
 use std::fs::DirBuilder;
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
@@ -141,14 +145,17 @@ impl Foreground {
         self.wait(child)
     }
 
-    /// Runs a client to its end, and returns what it wrote.
-    pub fn output(&self, mut command: Command) -> anyhow::Result<Vec<u8>> {
+    /// Runs a client to its end, and returns what it wrote. One that takes longer than this is killed.
+    pub fn output(&self, mut command: Command, within: Duration) -> anyhow::Result<Vec<u8>> {
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = self.spawn(command)?;
-        let mut output = Vec::new();
-        let read = child.stdout.take().map_or(Ok(0), |mut stdout| stdout.read_to_end(&mut output));
+        let output = child.stdout.take().context("the client has no output");
+        let output = output.and_then(|mut stdout| read_all(&mut stdout, Instant::now() + within));
+        if output.is_err() {
+            let _ = child.kill();
+        }
         let status = self.wait(child)?;
-        read.context("reading what the client wrote")?;
+        let output = output?;
         match status.success() {
             true => Ok(output),
             // It has said why on stderr.
@@ -168,7 +175,7 @@ impl Foreground {
 
     fn wait(&self, mut child: Child) -> anyhow::Result<ExitStatus> {
         let ended = || Id::Pid(Pid::from_raw(child.id() as i32));
-        while waitid(ended(), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(nix::errno::Errno::EINTR) {}
+        while waitid(ended(), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(Errno::EINTR) {}
         let mut state = lock(&self.0);
         state.running = None;
         let status = child.wait().context("waiting for the client")?;
@@ -176,6 +183,25 @@ impl Foreground {
             return Err(trine::Error::Interrupted.into());
         }
         Ok(status)
+    }
+}
+
+/// What a process writes until it closes its output, if it does so in time.
+fn read_all(from: &mut ChildStdout, until: Instant) -> anyhow::Result<Vec<u8>> {
+    let (mut output, mut piece) = (Vec::new(), [0; 4096]);
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(from.as_fd(), PollFlags::POLLIN)], timeout) {
+            Err(Errno::EINTR) => continue,
+            Ok(0) if left.is_zero() => bail!("the client did not end in time"),
+            Ok(0) => continue,
+            other => _ = other.context("waiting for what the client writes")?,
+        }
+        match from.read(&mut piece).context("reading what the client wrote")? {
+            0 => return Ok(output),
+            count => output.extend_from_slice(&piece[..count]),
+        }
     }
 }
 

@@ -340,13 +340,21 @@ impl Bench {
         let mut rounds = vec![Vec::new(); contenders.len()];
         for _ in 0..self.count {
             for ((contender, setting), measured) in contenders.iter().zip(&mut rounds) {
-                measured.push(self.rounds.run(contender, setting)?);
+                match self.rounds.run(contender, setting) {
+                    Ok(round) => measured.push(round),
+                    // A rival that fails, or hangs, is not what is measured here.
+                    Err(error) if contender.program.is_some() && !is_interrupted(&error) => {
+                        tracing::warn!("a round is left out: {error:#}");
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         }
         let row = |((contender, setting), rounds): (&(Contender, Setting), &Vec<_>)| {
             Row::new(part, contender, *setting, &self.rounds.cpus, rounds)
         };
-        let mut rows: Vec<Row> = contenders.iter().zip(&rounds).map(row).collect();
+        let some = contenders.iter().zip(&rounds).filter(|(_, rounds)| !rounds.is_empty());
+        let mut rows: Vec<Row> = some.map(row).collect();
         let floor = rows.iter().find(|row| row.what.starts_with(FLOOR)).map(|row| row.latency_ns.p50);
         if let Some(floor) = floor {
             rows.iter_mut()
@@ -354,6 +362,11 @@ impl Bench {
         }
         Ok(rows)
     }
+}
+
+/// Whether this process was asked to stop.
+fn is_interrupted(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(trine::Error::Interrupted))
 }
 
 /// The setting as this contender can have it, where a part takes all.

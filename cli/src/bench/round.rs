@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::Context;
 use serde::Serialize;
@@ -120,9 +121,9 @@ impl Rounds {
         }
         let mut command = self.command(contender, client, setting, &folder);
         command.env(BELLS, stage.bells.numbers());
-        let output =
-            on_cpu(setting.placement.of(client.seat, &self.cpus), || self.foreground.output(command))
-                .with_context(|| format!("measuring {name}"))?;
+        let output = || self.foreground.output(command, patience(&setting.load));
+        let output = on_cpu(setting.placement.of(client.seat, &self.cpus), output)
+            .with_context(|| format!("measuring {name}"))?;
         serde_json::from_slice(&output).with_context(|| format!("the figures of {name} can't be read"))
     }
 
@@ -167,6 +168,12 @@ impl Rounds {
         };
         cpus.into_iter().map(burn).collect()
     }
+}
+
+/// How long a client may take: much longer than any that was ever measured.
+fn patience(load: &Load) -> Duration {
+    let each_ns = load.every_ns.unwrap_or(0) + load.rate.map_or(0, |rate| 1_000_000_000 / rate.max(1));
+    Duration::from_secs(60) + Duration::from_nanos((load.calls + load.warm_up) * (1_000_000 + each_ns))
 }
 
 /// A folder in shared memory: what lies in it is never written to a disk while somebody measures.
