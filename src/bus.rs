@@ -135,7 +135,8 @@ impl Bus {
     }
 
     /// Has the director read its policy anew: see [`DirectorOptions::policy`](crate::DirectorOptions::policy). Blocks
-    /// for two round trips on a socket; the new rules hold from the next turns of the director on.
+    /// for two round trips on a socket, and until calls are held to the new rules: those that are sent after it returns, all of
+    /// them. What workers may not have any more is taken from them in the next turns of the director.
     ///
     /// # Errors
     /// [`Error::Policy`]: it is refused, and the old rules stay in force. Else as [`client`](Self::client).

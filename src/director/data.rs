@@ -491,7 +491,7 @@ impl Data {
         }
     }
 
-    /// Everybody has been looked at again: no call that comes from now on is let through by the old rules.
+    /// No call that comes from now on is let through by the old ones.
     fn say_that_rules_are_in_force(&mut self) {
         for to in self.reloaded.drain(..) {
             let reloaded = FromDirector::Reloaded { applied: true, message: String::new() };
@@ -528,7 +528,7 @@ impl Party for Data {
         if self.core.has_denials() {
             self.log_denials();
         }
-        if !self.reloaded.is_empty() && !self.core.is_rechecking() {
+        if !self.reloaded.is_empty() && !self.core.is_rechecking_callers() {
             self.say_that_rules_are_in_force();
         }
         if self.stop_at_ns < u64::MAX && !busy && !woken && turned == Turn::Idle {

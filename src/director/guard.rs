@@ -102,9 +102,9 @@ impl<M: Memory> DirectorCore<M> {
         self.news = true;
     }
 
-    /// Whether somebody has not been looked at yet since the rules are others.
-    pub fn is_rechecking(&self) -> bool {
-        self.guard.is_rechecking()
+    /// Whether a session has not been looked at yet since the rules are others: its calls are let through by the old ones.
+    pub fn is_rechecking_callers(&self) -> bool {
+        matches!(self.guard.recheck.front(), Some(Recheck::Session { .. })) // they stand before the workers
     }
 
     /// Says which workers may see a session, and in which groups its client is.

@@ -88,3 +88,35 @@ fn nobody_is_offered_a_key_of_a_service_that_new_rules_take_from_him() {
     let granted = shell.take(|control| matches!(control, Control::Granted { .. }).then_some(()));
     assert_eq!((granted, director.load().waiting), (Vec::new(), 1));
 }
+
+#[test]
+fn new_rules_are_in_force_for_all_when_no_caller_is_left_to_be_looked_at() {
+    let (mut director, mut shell) = (DirectorCore::<Plain>::new(Settings::default()), Shell::default());
+    let (service, operation) = (SERVICES[EXCLUSIVE], OPERATIONS[0]);
+    let worker = Worker::attach(&mut director, 1, Identity { uid: 11, ..Identity::default() }, WORK);
+    director.place_worker(worker.key, Domain::of_label("all"), Arc::new([]));
+    assert_eq!(director.provide(worker.key, service, 0, &[operation]), Status::Ok);
+    let mut attach = |id| {
+        let who = Identity { uid: 12, ..Identity::default() };
+        let client = Client::attach(&mut director, id, who, SESSION);
+        director.place_session(client.key, Domain::of_label("all"), Arc::new([]));
+        assert_eq!(director.open_route(client.key, 0, service, operation, &mut shell), Status::Ok);
+        client
+    };
+    let mut clients: Vec<Client> = (100..300).map(&mut attach).collect();
+    director.set_access(Arc::new(denied(Verb::Call).policy()));
+    let mut turns = 0;
+    while director.is_rechecking_callers() {
+        director.turn(1, &mut shell);
+        turns += 1;
+    }
+    assert!(turns > 1, "they are more than one turn looks at");
+    for client in &mut clients {
+        let request = Request { len: 16, capacity: 64, ..Request::default() };
+        let name = client.submit(request, &[0; LINE], &mut shell).expect("a free slot");
+        director.heat(client.key);
+        director.turn(2, &mut shell);
+        let outcome = client.ended(name, 2, &mut shell).expect("it is refused");
+        assert_eq!(outcome.status, Status::PermissionDenied);
+    }
+}
