@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 
 use trine::director::core::{DirectorCore, Settings};
 use trine::layout::{LINE, Request, SessionShape, WorkShape};
+use trine::worker::core::Taken;
 use trine::{Identity, Status};
-use world::{Client, Plain, Shell, Worker};
+use world::{Client, Control, Plain, Shell, Worker};
 
 const SECOND: u64 = 1_000_000_000;
 const WORKERS: usize = 4;
@@ -200,4 +201,32 @@ fn words_about_sessions_that_nobody_asked_for_change_nothing() {
         bus.director.session_mapped(99, index, true, &mut bus.shell);
     }
     assert_eq!(bus.call(maps[0].1.1), (Some(0), vec![]));
+}
+
+#[test]
+fn a_record_of_a_session_that_is_gone_is_not_one_of_the_next_under_its_index() {
+    // The third sessions of two directors, both of which have come back to a third one.
+    let (old_id, new_id) = (889 << 32 | 2, 894 << 32 | 2);
+    let mut bus = Bus::new();
+    let maps = bus.comes(old_id);
+    bus.map(&maps[..1]);
+    let (worker, (index, session)) = maps[0];
+    let client = bus.clients.get_mut(&session).unwrap();
+    client.submit(Request::default(), &[0; LINE], &mut bus.shell).expect("a free slot");
+    bus.director.heat(session);
+    bus.turn(1);
+    assert!(bus.workers[worker].core.is_ready(), "its call is in the ring");
+    bus.director.session_gone(session, &mut bus.shell);
+    for &(other, (index, _)) in &maps[1..] {
+        bus.director.session_mapped(other, index, false, &mut bus.shell);
+    }
+    let gone = bus.shell.take(|control| matches!(control, Control::Unmap { .. }).then_some(()));
+    assert_eq!(gone, [(worker, ())]);
+    assert!(bus.workers[worker].core.retire_session(index), "nothing of it has begun");
+    bus.director.session_unmapped(worker, index, &mut bus.shell);
+    let maps = bus.comes(new_id);
+    assert_eq!(maps[0].1.0, index, "the same index");
+    bus.map(&maps[..1]);
+    let taken = bus.workers[worker].core.take(2, &mut bus.shell);
+    assert!(matches!(taken, Ok(Taken::Skipped)), "{taken:?}");
 }

@@ -105,6 +105,12 @@ impl<const W: usize> Taker<W> {
         mem.load(self.slots.at(self.next)) > self.next
     }
 
+    /// The position behind the last record that is there. One load for each that is.
+    pub fn ready_end(&self, mem: &impl Read) -> u64 {
+        let ready = |&position: &u64| mem.load(self.slots.at(position)) > position;
+        self.next + (self.next..=self.next + self.slots.mask).take_while(ready).count() as u64
+    }
+
     /// Takes the next record: one private copy, which the caller validates. See [`take_into`](Self::take_into).
     #[inline]
     pub fn take(

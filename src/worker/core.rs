@@ -44,6 +44,9 @@ pub trait Effects {
 /// A session that this worker has mapped: where it may reply.
 struct Session<M: Memory> {
     id: u64,
+    /// Its records stand from this position on. Those before, under the same index, are of one that is gone; its tag may
+    /// be the same.
+    from: u64,
     shape: SessionShape,
     outbox: M::Ro,
     inbox: M::Rw,
@@ -293,8 +296,11 @@ impl<M: Memory> WorkerCore<M> {
             return false;
         }
         let (at, replies) = (shape.outbox(), shape.inbox().replies);
+        // The director pushes none of it before it has heard of this, and pushed all of the last one's before it asked for this.
+        let from = self.ring.ready_end(&self.work);
         let session = Session {
             id,
+            from,
             shape,
             client: Bell::new(at.waiting),
             at,
@@ -409,7 +415,7 @@ impl<M: Memory> WorkerCore<M> {
         let traced = request.flags & flag::TRACED != 0;
         (asked.request, asked.keys, asked.position, asked.life) = (request, None, position, self.life);
         asked.began_ns = if traced { fx.clock_ns() } else { now_ns };
-        let Some(session) = self.session_mut(self.life, &request) else {
+        let Some(session) = self.session_mut(self.life, &request).filter(|s| position >= s.from) else {
             self.finish(begun, fx, false);
             return Ok(Taken::Skipped);
         };
