@@ -414,11 +414,14 @@ impl Director<'_> {
         self.core.open_window(self.window_ends_ns);
     }
 
-    /// The window has ended: who lives and has not come back may keep a slot for ever.
+    /// The window has ended: who lived then and had not come back may keep a slot for ever.
     fn look_who_is_missed(&mut self) {
         let world = &self.cpu.world;
-        let lives =
-            |l: &Inherited| !matches!(world.places[l.party].state.get(), State::Killed | State::Ended);
+        let lives = |l: &Inherited| match world.places[l.party].state.get() {
+            State::Killed => world.places[l.party].killed_ns.get() >= self.window_ends_ns,
+            State::Ended => false,
+            _ => true,
+        };
         if !world.missed.get() && self.peers.estate.iter().any(lives) {
             world.saw(Seen::WorkerMissed);
             world.missed.set(true);

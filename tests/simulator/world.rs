@@ -175,6 +175,8 @@ pub struct Place {
     pub excused: Cell<bool>,
     /// When a worker last stored to its progress page.
     pub moved_ns: Cell<u64>,
+    /// When its process was killed.
+    pub killed_ns: Cell<u64>,
     /// Sleeps in a row until a time that had passed.
     pub sleepless: Cell<u32>,
     pub waits_for: Cell<&'static str>,
@@ -237,6 +239,7 @@ impl World {
             evicted: Cell::new(false),
             excused: Cell::new(false),
             moved_ns: Cell::new(0),
+            killed_ns: Cell::new(0),
             sleepless: Cell::new(0),
             waits_for: Cell::new(""),
             to_director: Mail::default(),
@@ -479,6 +482,7 @@ impl World {
     pub fn kill(&self, party: usize) {
         self.drain(party);
         self.places[party].state.set(State::Killed);
+        self.places[party].killed_ns.set(self.now_ns.get());
         self.note(party, || "is killed".into());
         if party == DIRECTOR {
             return self.kill_director();
