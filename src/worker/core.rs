@@ -297,7 +297,8 @@ impl<M: Memory> WorkerCore<M> {
         }
         let (at, replies) = (shape.outbox(), shape.inbox().replies);
         // The director pushes none of it before it has heard of this, and pushed all of the last one's before it asked for this.
-        let from = self.ring.ready_end(&self.work);
+        let is_first = usize::from(index) >= self.sessions.len();
+        let from = if is_first { 0 } else { self.ring.ready_end(&self.work) };
         let session = Session {
             id,
             from,
