@@ -9,8 +9,8 @@
 //! ```
 //! A run has rounds of a few seconds. After each the storm rests until every call has ended and every party is back;
 //! then each call must have ended once, and what its end said must be true: OK ran exactly once, "did not run" never
-//! began, and nothing began twice. The books must be balanced: nothing in flight, nothing waiting, nobody accused, no
-//! segment too many.
+//! began, and nothing began twice. The books must be balanced: nothing in flight, nothing waiting, nobody accused (by no
+//! director, killed ones included), no segment too many.
 //!
 //! `TRINE_CHAOS_SECONDS` says how long (10), `TRINE_CHAOS_SEED` what the storm and the clients choose. Real processes
 //! are timed by the kernel, so a seed gives the same decisions, not the same run.

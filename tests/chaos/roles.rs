@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use tracing::Level;
 use trine::{
     Bus, CallError, Client, ClientOptions, Director, DirectorOptions, Error, Pending, Reply, Request, Route,
     Status, Until, WorkerOptions,
@@ -58,6 +59,9 @@ pub fn play(role: &str) {
 }
 
 fn director() {
+    let warnings = PathBuf::from(text("WARNINGS"));
+    let appended = std::fs::File::options().append(true).create(true).open(warnings).expect("the warnings");
+    tracing_subscriber::fmt().with_max_level(Level::WARN).with_ansi(false).with_writer(appended).init();
     let options = DirectorOptions::default().window(Duration::from_millis(number("WINDOW_MS")));
     let director = match Director::new(&bus(), options) {
         Ok(director) => director,

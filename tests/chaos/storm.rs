@@ -91,7 +91,13 @@ impl Storm {
             Who::Client(n) => ("client", n),
         };
         let launch = self.place.role(role).with("log", self.path.display()).with("number", number);
+        let launch = launch.with("warnings", self.warnings().display());
         launch.with("seed", self.random.next()).with("window_ms", WINDOW_MS).start()
+    }
+
+    /// What every director has warned of: a file, so that what one saw before it was killed is known, too.
+    fn warnings(&self) -> PathBuf {
+        self.place.path().join("warnings")
     }
 
     fn role(&mut self, who: Who) -> Option<&mut Role> {
@@ -281,6 +287,8 @@ impl Storm {
     }
 
     fn check_all_said(&mut self) {
+        let warned = std::fs::read_to_string(self.warnings()).expect("what directors warned of");
+        assert!(!warned.contains("broke the protocol"), "somebody was accused: {warned}");
         let everybody = std::iter::once(Who::Director)
             .chain((0..WORKERS).map(Who::Worker))
             .chain((0..CLIENTS).map(Who::Client));
@@ -303,7 +311,7 @@ impl Storm {
         }
         assert_eq!(segments_of(bus), Vec::<String>::new(), "segments are left");
         let left: Vec<_> = std::fs::read_dir(self.place.path()).expect("the folder").flatten().collect();
-        assert_eq!(left.len(), 1, "but the log, {left:?} are left");
+        assert_eq!(left.len(), 2, "but the log and the warnings, {left:?} are left");
         self.tally
     }
 }
