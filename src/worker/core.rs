@@ -9,6 +9,9 @@
 //! the ledger must find the call until its client has been rung.
 //!
 //! Several requests may be begun at a time and answered in any order.
+//!
+//! A record names its session by an index and a tag. When a session goes, its records may still stand in the ring, and its
+//! index may be the next one's, with the same tag: so what stood there before a session was mapped is never its.
 
 use std::ops::Deref;
 
