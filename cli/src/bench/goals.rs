@@ -241,7 +241,9 @@ impl Goals<'_> {
         for &placement in &self.chosen.placements {
             for (waiting, rivals) in [(Wait::Yield, &[RR, PS][..]), (Wait::Park, &[ZEROMQ])] {
                 let base = self.chosen.base(placement, waiting);
-                let load = Load { in_flight: 64, calls: self.chosen.calls * 4, ..base.load };
+                // Long enough that a round is not over before the system has moved anybody, and warm as in the part of that name.
+                let calls = self.chosen.calls * 16;
+                let load = Load { in_flight: 64, calls, warm_up: 4_000, ..base.load };
                 let mut all = Vec::new();
                 if waiting.polls() {
                     all.push(subjects::trine());
