@@ -23,13 +23,14 @@ use nix::poll::{PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId as TimerClock, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
-use nix::time::{ClockId, ClockNanosleepFlags, clock_gettime, clock_nanosleep};
+use nix::time::{ClockId, ClockNanosleepFlags, clock_nanosleep};
 
 use crate::core::Os;
 use crate::core::idle::Budget;
 use crate::core::order::Order;
 use crate::error::Error;
 use crate::memory::Doorbell;
+pub(crate) use crate::memory::{coarse_ns, now_ns};
 
 /// What a party does while it finds nothing to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,20 +71,6 @@ impl Until {
             Until::Forever => u64::MAX,
         }
     }
-}
-
-/// CLOCK_MONOTONIC, in nanoseconds.
-pub(crate) fn now_ns() -> u64 {
-    // The clock is always there; its seconds are positive since boot.
-    clock_gettime(ClockId::CLOCK_MONOTONIC)
-        .map_or(0, |t| t.tv_sec() as u64 * 1_000_000_000 + t.tv_nsec() as u64)
-}
-
-/// CLOCK_MONOTONIC as of the kernel's last tick, some milliseconds ago at most: for a fifth of what the exact time
-/// costs.
-pub(crate) fn coarse_ns() -> u64 {
-    clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE)
-        .map_or(0, |t| t.tv_sec() as u64 * 1_000_000_000 + t.tv_nsec() as u64)
 }
 
 /// An instant on CLOCK_MONOTONIC; one that has passed is now.

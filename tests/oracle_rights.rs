@@ -236,7 +236,7 @@ impl World {
             self.wide += u64::from(own.len() > 1);
             own
         } else {
-            vec![(begun.request.resource().and_then(Key::as_number).expect("a number"), number)]
+            vec![(begun.request().resource().and_then(Key::as_number).expect("a number"), number)]
         };
         for &(key, sequence) in &keys {
             assert_eq!(self.holders[key as usize], Some(w), "key {key} was executed by another");

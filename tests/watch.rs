@@ -294,13 +294,13 @@ fn a_call_that_is_marked_done_and_not_answered_ends_by_verdict_and_its_worker_is
     assert_eq!(bus.ended(honest), Some(Status::Ok));
     assert_eq!(bus.ended(call), None, "it is in its worker's hands");
 
-    let (at, entry) = (WORK.progress(), usize::from(begun.request.entry));
+    let (at, entry) = (WORK.progress(), usize::from(begun.request().entry));
     bus.workers[0].page.store(at.completed, 2);
     bus.workers[0].page.store(at.done + entry, bus.workers[0].core.taken());
     bus.shell.may_fault = true;
     bus.pass(2, &[0]);
     assert_eq!(bus.ended(call), Some(Status::MayHaveRun));
-    let ticket = begun.request.ticket;
+    let ticket = begun.request().ticket;
     assert_eq!(bus.shell.faults, [(Peer::Worker(0), Fault::Unanswered { ticket })]);
 }
 
@@ -310,7 +310,7 @@ fn a_done_mark_is_looked_into_though_nothing_else_happens() {
     let call = bus.submit();
     bus.turn();
     let begun = bus.begin(0);
-    let (at, entry) = (WORK.progress(), usize::from(begun.request.entry));
+    let (at, entry) = (WORK.progress(), usize::from(begun.request().entry));
     bus.workers[0].page.store(at.completed, 1);
     bus.turn();
     bus.sleep();
@@ -372,7 +372,7 @@ fn a_call_whose_worker_marked_it_done_and_died_ends_too() {
     let call = bus.submit();
     bus.turn();
     let begun = bus.begin(0);
-    let (at, entry) = (WORK.progress(), usize::from(begun.request.entry));
+    let (at, entry) = (WORK.progress(), usize::from(begun.request().entry));
     bus.workers[0].page.store(at.completed, 1);
     bus.workers[0].page.store(at.done + entry, 1);
     // So many more that the entry is used again: then the director has nothing in its books of the first.

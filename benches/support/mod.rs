@@ -134,7 +134,8 @@ impl Bus {
     pub fn hop_submit(&mut self, len: u32) -> u64 {
         let request = Request { len, capacity: 4096, deadline_ns: 1 << 60, ..Request::default() };
         let slot = self.client.reserve().expect("a free slot");
-        self.client.submit(slot, request, &[7; LINE], &mut self.shell)
+        *self.client.draft(slot) = [7; LINE];
+        self.client.submit(slot, request, &mut self.shell)
     }
 
     /// The director's part.

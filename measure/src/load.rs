@@ -106,12 +106,13 @@ impl<C: Caller> Run<'_, C> {
         Ok(())
     }
 
-    /// Whether one has ended.
-    fn receive(&mut self, wait: bool) -> anyhow::Result<bool> {
-        let Some(number) = self.caller.receive(wait)? else { return Ok(false) };
+    /// When one has ended, if one has.
+    fn receive(&mut self, wait: bool) -> anyhow::Result<Option<Instant>> {
+        let Some(number) = self.caller.receive(wait)? else { return Ok(None) };
         let since = self.open.end(number).context("an answer to a call that is not open")?;
-        self.latencies.record(since.elapsed().as_nanos() as u64);
-        Ok(true)
+        let now = Instant::now();
+        self.latencies.record((now - since).as_nanos() as u64);
+        Ok(Some(now))
     }
 
     fn one(&mut self) -> anyhow::Result<()> {
@@ -135,11 +136,13 @@ impl<C: Caller> Run<'_, C> {
             return Ok(());
         }
         let end = self.next + calls;
+        // A call that follows an answer is sent at once: one look at the clock is for both.
+        let mut now = Instant::now();
         while self.next < end || self.open.count > 0 {
             while self.next < end && self.open.count < in_flight {
-                self.send(Instant::now())?;
+                self.send(now)?;
             }
-            self.receive(true)?;
+            now = self.receive(true)?.unwrap_or(now);
         }
         Ok(())
     }
@@ -169,7 +172,7 @@ impl<C: Caller> Run<'_, C> {
                 self.send(intended(self.next))?;
                 did = true;
             }
-            while self.open.count > 0 && self.receive(false)? {
+            while self.open.count > 0 && self.receive(false)?.is_some() {
                 did = true;
             }
             if !did {

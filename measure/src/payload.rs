@@ -96,6 +96,20 @@ impl Check {
         (self.next, self.wrong) = (next, wrong);
     }
 
+    /// The same of a line, whose words are checked side by side: they don't wait for each other.
+    #[inline]
+    pub fn line(&mut self, line: &[u8; 64]) {
+        let (words, _) = line.as_chunks();
+        let mask = self.mask;
+        let word = |index: usize| u64::from_ne_bytes(words[index]) ^ mask;
+        let next = if self.number.is_none() { word(0) } else { self.next };
+        self.number = self.number.or(Some(next));
+        let differ: [u64; 8] =
+            std::array::from_fn(|i| word(i) ^ next.wrapping_add(STEP.wrapping_mul(i as u64)));
+        self.wrong |= differ.iter().fold(0, |all, one| all | one);
+        self.next = next.wrapping_add(STEP.wrapping_mul(8));
+    }
+
     /// The call's number, if every word was right.
     pub fn number(&self) -> Option<u64> {
         self.number.filter(|_| self.wrong == 0)
@@ -127,7 +141,13 @@ mod tests {
                 let mut bad = bytes;
                 bad[bit / 8] ^= 1 << (bit % 8);
                 assert_ne!(check(&bad, way), Some(7), "bit {bit}");
+                let mut line = Check::new(way);
+                line.line(&bad);
+                assert_ne!(line.number(), Some(7), "bit {bit}");
             }
+            let mut line = Check::new(way);
+            line.line(&bytes);
+            assert_eq!(line.number(), Some(7));
             let mut pieces = Check::new(way);
             bytes.chunks(24).for_each(|piece| pieces.piece(piece));
             assert_eq!(pieces.number(), Some(7));

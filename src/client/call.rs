@@ -92,12 +92,15 @@ impl<'c> Draft<'c> {
     ///
     /// # Errors
     /// WOULD_BLOCK where it would have had to wait longer; REQUEST_TOO_LARGE. The call was not sent then.
+    #[inline]
     pub fn submit(self, request: &[u8], until: Until) -> Result<Pending<'c>, CallError> {
-        self.client.check_fork().map_err(not_sent)?;
-        let mut inner = self.client.inner.borrow_mut();
-        let ticket = self.send_bytes(&mut inner, request, until)?;
-        drop(inner);
+        let ticket = self.submit_bytes(request, until)?;
         Ok(Pending::new(self.client, ticket))
+    }
+
+    fn submit_bytes(&self, request: &[u8], until: Until) -> Result<Ticket, CallError> {
+        self.client.check_fork().map_err(not_sent)?;
+        self.send_bytes(&mut self.client.inner.borrow_mut(), request, until)
     }
 
     /// Sends a copy of `request`, and forgets it: there is no reply. It runs once at most, unless the operation is declared
@@ -143,10 +146,13 @@ impl<'c> Draft<'c> {
     fn send_bytes(&self, inner: &mut Inner, request: &[u8], until: Until) -> Result<Ticket, CallError> {
         loop {
             inner.prepare(self.route, until.ns())?;
-            match self.send(inner, Payload::Bytes(request), Buffers::default(), until) {
-                Err(error) if !inner.session.is_attached() && error.status() != Status::Interrupted => {}
-                Err(_) if inner.session.is_left() => {}
-                sent => return sent,
+            let error = match self.send(inner, Payload::Bytes(request), Buffers::default(), until) {
+                Ok(ticket) => return Ok(ticket),
+                Err(error) => error,
+            };
+            let is_lost = !inner.session.is_attached() && error.status() != Status::Interrupted;
+            if !is_lost && !inner.session.is_left() {
+                return Err(error);
             }
         }
     }
@@ -160,12 +166,13 @@ impl<'c> Draft<'c> {
         mut buffers: Buffers,
         until: Until,
     ) -> Result<Ticket, CallError> {
-        let mut record = [0; LINE];
-        match self.build(inner, payload, &mut record, &mut buffers, until.ns()) {
+        match self.build(inner, payload, &mut buffers, until.ns()) {
             Ok((slot, request)) => {
                 let session = &mut inner.session;
-                session.buffers[slot as usize] = buffers;
-                let name = session.core.submit(slot, request, &record, &mut session.bells);
+                if !buffers.is_empty() {
+                    session.buffers[slot as usize] = buffers;
+                }
+                let name = session.core.submit(slot, request, &mut session.bells);
                 Ok(Ticket::new(session.number, name))
             }
             Err(error) => {
@@ -189,13 +196,12 @@ impl<'c> Draft<'c> {
         self.capacity.map_or(u64::from(inner.session.shape.reply_capacity), |bytes| bytes as u64)
     }
 
-    /// Reserves what the call needs, and fills the record but for what the core fills.
+    /// Reserves what the call needs, and builds its record in its slot, but for what the core fills in.
     #[inline]
     fn build(
         &self,
         inner: &mut Inner,
         payload: Payload<'_>,
-        record: &mut Record,
         buffers: &mut Buffers,
         until_ns: u64,
     ) -> Result<(u32, Request), CallError> {
@@ -204,18 +210,23 @@ impl<'c> Draft<'c> {
         let capacity = self.capacity_of(inner);
         let mut flags = self.flags;
         if capacity > own {
-            let span = buffers.reply.insert(reserve_reply(inner, capacity, until_ns)?);
+            buffers.reply = Some(reserve_reply(inner, capacity, until_ns)?);
             flags |= flag::REPLY_AT;
+        }
+        let place = payload.make_room(inner, buffers, flags, until_ns)?;
+        let slot = inner.reserve(until_ns)?;
+        let record = inner.session.core.draft(slot);
+        if let Some(span) = &buffers.reply {
             record[WORD_REPLY_AT] = span.offset();
         }
-        let len = payload.put(inner, record, buffers, flags, until_ns)?;
-        let slot = inner.reserve(until_ns)?;
+        payload.write(record, buffers, place);
+        payload.give_room_back(inner, buffers, place);
         let request = Request {
             operation: self.route.0,
             flags,
             key: self.key,
             deadline_ns: deadline_ns(self.deadline),
-            len: len as u32,
+            len: payload.len() as u32,
             capacity: capacity as u32,
             ..Request::default()
         };
@@ -230,41 +241,59 @@ pub(super) enum Payload<'a> {
 }
 
 impl Payload<'_> {
-    /// Puts it where [`place`] says. Returns its length.
     #[inline]
-    pub(super) fn put(
-        self,
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Payload::Bytes(bytes) => bytes.len(),
+            Payload::Built(len) => *len,
+        }
+    }
+
+    /// Where it lies; what does not fit the record is copied to there.
+    #[inline]
+    pub(super) fn make_room(
+        &self,
         inner: &mut Inner,
-        record: &mut Record,
         buffers: &mut Buffers,
         flags: u16,
         until_ns: u64,
-    ) -> Result<usize, CallError> {
-        let len = match self {
-            Payload::Bytes(bytes) => bytes.len(),
-            Payload::Built(len) => len,
-        };
-        let words = match place(len, flags) {
+    ) -> Result<Place, CallError> {
+        let place = place(self.len(), flags);
+        if let (Place::Arena, Payload::Bytes(bytes)) = (place, self) {
+            let block = buffers.request.insert(allocate(inner, bytes.len(), until_ns)?);
+            block.as_mut_slice()[..bytes.len()].copy_from_slice(bytes);
+        }
+        Ok(place)
+    }
+
+    /// Writes it into the record, or where it lies.
+    #[inline]
+    pub(super) fn write(&self, record: &mut Record, buffers: &Buffers, place: Place) {
+        let words = match place {
             Place::Head => 6..HEAD,
             Place::Tail => HEAD..LINE,
             Place::Arena => {
-                if let Payload::Bytes(bytes) = self {
-                    let block = buffers.request.insert(allocate(inner, len, until_ns)?);
-                    block.as_mut_slice()[..len].copy_from_slice(bytes);
-                }
                 record[WORD_PAYLOAD_AT] = buffers.request.as_ref().map_or(0, Block::offset);
-                return Ok(len);
+                return;
             }
         };
-        let bytes = match (&self, &buffers.request) {
-            (Payload::Bytes(bytes), _) => bytes,
-            (Payload::Built(len), block) => block.as_ref().map_or(&[][..], |block| &block.as_slice()[..*len]),
+        let bytes = match self {
+            Payload::Bytes(bytes) => bytes,
+            Payload::Built(len) => {
+                buffers.request.as_ref().map_or(&[][..], |block| &block.as_slice()[..*len])
+            }
         };
-        bytemuck::cast_slice_mut(&mut record[words])[..len].copy_from_slice(bytes);
-        if let Some(block) = buffers.request.take() {
+        bytemuck::cast_slice_mut(&mut record[words])[..bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// What was built in a block, and has fitted the record, needs that no more.
+    #[inline]
+    pub(super) fn give_room_back(&self, inner: &mut Inner, buffers: &mut Buffers, place: Place) {
+        if place != Place::Arena
+            && let Some(block) = buffers.request.take()
+        {
             inner.session.requests.free(block);
         }
-        Ok(len)
     }
 }
 
@@ -386,12 +415,12 @@ impl Drop for Loan<'_> {
 pub struct Pending<'c> {
     client: &'c Client,
     ticket: Ticket,
-    taken: bool,
 }
 
 impl<'c> Pending<'c> {
+    #[inline]
     pub(super) fn new(client: &'c Client, ticket: Ticket) -> Self {
-        Pending { client, ticket, taken: false }
+        Pending { client, ticket }
     }
 
     /// The call's name: to keep, with [`detach`](Self::detach), and to get this back from [`Client::pending`].
@@ -405,11 +434,13 @@ impl<'c> Pending<'c> {
     /// Everything that a call can end with. INTERRUPTED, if a signal may end a wait: then the call was given up, and
     /// [`wait_until`](Self::wait_until) is the better way to wait.
     pub fn wait(mut self) -> Result<Reply<'c>, CallError> {
-        self.wait_until(Until::Forever).unwrap_or_else(|| {
-            // Without a time to wait until, a wait has an outcome, unless a signal ends it.
-            let interrupted = self.client.was_interrupted();
-            Err(CallError::sent(if interrupted { Status::Interrupted } else { Status::MayHaveRun }, true))
-        })
+        if let Some(ended) = self.wait_until(Until::Forever) {
+            self.detach();
+            return ended;
+        }
+        // Without a time to wait until, a wait has an outcome, unless a signal ends it.
+        let interrupted = self.client.was_interrupted();
+        Err(CallError::sent(if interrupted { Status::Interrupted } else { Status::MayHaveRun }, true))
     }
 
     /// Looks whether it has ended. Never blocks. After an outcome has been given out there is none any more.
@@ -424,26 +455,29 @@ impl<'c> Pending<'c> {
         }
         let mut inner = self.client.inner.borrow_mut();
         let ended = inner.wait(self.ticket, until.ns())?;
-        self.taken = true;
         Some(finish(self.client, &mut inner, self.ticket.session(), ended))
     }
 
     /// Lets go of this without giving the call up.
-    pub fn detach(mut self) -> Ticket {
-        self.taken = true;
-        self.ticket
+    #[inline]
+    pub fn detach(self) -> Ticket {
+        let ticket = self.ticket;
+        std::mem::forget(self);
+        ticket
     }
 }
 
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
-        if self.taken || self.client.is_forked() {
+        if self.client.is_forked() {
             return;
         }
         let mut inner = self.client.inner.borrow_mut();
+        // A call whose outcome was given out is not open any more: to give it up does nothing.
         let name = self.ticket.name();
         let Some(session) = inner.session_of(self.ticket) else { return };
-        if session.stash.remove(&name).is_none() && session.core.cancel(name) {
+        let was_stashed = !session.stash.is_empty() && session.stash.remove(&name).is_some();
+        if !was_stashed && session.core.cancel(name) {
             let slot = session.core.slot_of(name);
             session.free_buffers(slot);
         }
@@ -476,11 +510,11 @@ pub(super) fn finish<'c>(
     }
     let bytes = kept.payload(slot);
     let held = if bytes.is_private() { None } else { Some(slot) };
-    let reply = Reply::new(client, session, kept.core.outcome(slot), bytes, held);
     if held.is_none() {
         kept.release(slot);
     }
-    Ok(reply)
+    // Its slot may be free, but nobody's yet.
+    Ok(Reply::new(client, session, kept.core.outcome(slot), bytes, held))
 }
 
 #[cold]

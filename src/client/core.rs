@@ -296,17 +296,26 @@ impl<M: Memory> ClientCore<M> {
         }
     }
 
-    /// Sends what was built for a reserved slot. Ticket and stamp are filled in here. Returns the call's name.
+    /// The record of a reserved slot, empty: to be built where it stays.
     #[inline]
-    pub fn submit(&mut self, slot: u32, request: Request, record: &Record, fx: &mut impl Effects) -> u64 {
-        let name = self.open_slot(slot, request, record);
+    pub fn draft(&mut self, slot: u32) -> &mut Record {
+        let record = &mut self.slots[slot as usize].record;
+        *record = [0; LINE];
+        record
+    }
+
+    /// Sends what was built in a reserved slot's [`draft`](Self::draft). Ticket and stamp are filled in here. Returns the
+    /// call's name.
+    #[inline]
+    pub fn submit(&mut self, slot: u32, request: Request, fx: &mut impl Effects) -> u64 {
+        let name = self.open_slot(slot, request);
         self.publish(slot, fx);
         name
     }
 
-    /// Gives a reserved slot its record and a ticket.
+    /// Gives a reserved slot a ticket; its record is there.
     #[inline]
-    pub(super) fn open_slot(&mut self, slot: u32, request: Request, record: &Record) -> u64 {
+    pub(super) fn open_slot(&mut self, slot: u32, request: Request) -> u64 {
         let n = self.slots.len() as u64;
         let s = &mut self.slots[slot as usize];
         debug_assert_eq!(s.state, State::Reserved);
@@ -314,7 +323,6 @@ impl<M: Memory> ClientCore<M> {
         s.name = s.ticket;
         (s.tries, s.died, s.group) = (1, 0, 0);
         s.deadline_ns = request.deadline_ns;
-        s.record = *record;
         Request { ticket: s.ticket, ..request }.write(&mut s.record);
         let name = s.name;
         s.one_way = request.flags & flag::ONE_WAY != 0;
@@ -513,6 +521,7 @@ impl<M: Memory> ClientCore<M> {
     }
 
     /// The caller gives the call up and wants to hear no more of it. Returns whether its slot is free already.
+    #[inline]
     pub fn cancel(&mut self, name: u64) -> bool {
         let slot = self.slot_of(name);
         if self.slots[slot as usize].name != name {
@@ -656,7 +665,8 @@ mod tests {
     }
 
     fn submit(core: &mut ClientCore<Mapped>, slot: u32) -> u64 {
-        core.submit(slot, Request::default(), &[0; LINE], &mut NoBell)
+        core.draft(slot);
+        core.submit(slot, Request::default(), &mut NoBell)
     }
 
     #[test]

@@ -101,7 +101,8 @@ impl<M: Memory> ClientCore<M> {
             }
             scatter::Place { index: index as u16, count }.write(&mut record);
             fill(index, &mut record);
-            let name = self.open_slot(slot, request, &record);
+            *self.draft(slot) = record;
+            let name = self.open_slot(slot, request);
             let s = &mut self.slots[slot as usize];
             // A part that nobody began is its caller's to ask for again: others may have its keys now.
             s.tries = TRIES_MAX;

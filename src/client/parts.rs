@@ -115,9 +115,13 @@ impl<'c> Draft<'c> {
         }
         let mut record = [0; LINE];
         let mut buffers = Buffers { request: taken.payload.take(), ..Buffers::default() };
-        let put = payload.put(inner, &mut record, &mut buffers, flags, until_ns);
+        let place = payload.make_room(inner, &mut buffers, flags, until_ns);
+        if let Ok(place) = place {
+            payload.write(&mut record, &buffers, place);
+            payload.give_room_back(inner, &mut buffers, place);
+        }
         taken.payload = buffers.request;
-        let len = put?;
+        place?;
         if !keys.is_empty() {
             let list = scatter::list(keys);
             let block = taken.list.insert(allocate(inner, list.len() * 8, until_ns)?);
@@ -139,7 +143,7 @@ impl<'c> Draft<'c> {
             operation: self.route.number(),
             flags,
             deadline_ns: deadline_ns(self.deadline),
-            len: len as u32,
+            len: payload.len() as u32,
             capacity: capacity as u32,
             ..Request::default()
         };

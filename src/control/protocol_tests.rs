@@ -524,7 +524,7 @@ fn client(deadline_ns: u64) -> (ClientCore<Words>, Words, u64) {
     let mut core = ClientCore::<Words>::new(shape, outbox, inbox.clone());
     let slot = core.reserve().unwrap();
     let request = Request { deadline_ns, ..Request::default() };
-    let name = core.submit(slot, request, &[0; LINE], &mut NoBell);
+    let name = core.submit(slot, request, &mut NoBell);
     (core, inbox, name)
 }
 

@@ -73,7 +73,7 @@ impl<const W: usize> Replies<W> {
     }
 
     /// The same, into a copy that there is already: what is not read of it stays. Says whether there is an answer.
-    #[inline]
+    #[inline(always)]
     pub fn take_into(
         &self,
         mem: &impl Read,

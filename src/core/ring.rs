@@ -124,7 +124,10 @@ impl<const W: usize> Taker<W> {
 
     /// Takes the next record into a private copy, which the caller validates, and says whether there is one. Its second
     /// half is read only when `tail` says so of the first; else what stood in the copy stays there. Wait-free.
-    #[inline]
+    ///
+    /// `tail` is also where to decode the first half, which is in registers there. From the copy, fields may be loaded two
+    /// at a time that were stored one at a time, which takes longer than all the rest of this.
+    #[inline(always)]
     pub fn take_into(
         &mut self,
         mem: &impl Read,
@@ -157,7 +160,7 @@ pub(super) fn write_record<const W: usize>(mem: &impl Write, at: usize, record: 
 }
 
 /// Copies a record's first half, and its second if `tail` says so.
-#[inline]
+#[inline(always)]
 pub(super) fn read_record<const W: usize>(
     mem: &impl Read,
     at: usize,

@@ -160,7 +160,7 @@ impl<M: Memory> DirectorCore<M> {
 
     /// The usual case, said quickly: there is one worker, it knows the session, and has room. The clock is asked once
     /// for a worker's share: by an old time its quickness would be a guess, and so would be its share.
-    #[inline]
+    #[inline(always)]
     fn only(&mut self, operation: usize, key: usize, fx: &mut impl Effects) -> Option<Choice> {
         let found = self.table.operation(operation);
         let &[provider] = &found.providers[..] else { return None };

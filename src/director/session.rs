@@ -227,11 +227,14 @@ impl<M: Memory> Session<M> {
     /// Takes the next request: copied once, and every field that anybody will use checked against its bound.
     #[inline]
     pub fn take(&mut self, record: &mut Record) -> Result<Option<Request>, Fault> {
-        let taken = self.ring.take_into(&self.outbox, record, Request::needs_tail);
+        let mut request = Request::default();
+        let taken = self.ring.take_into(&self.outbox, record, |record| {
+            request = Request::of_client(record);
+            Request::needs_tail(record)
+        });
         if !taken.map_err(|e| Fault::Stamp { position: e.position, stamp: e.stamp })? {
             return Ok(None);
         }
-        let request = Request::of_client(record);
         self.check(record, &request)?;
         self.calls += 1;
         Ok(Some(request))

@@ -26,6 +26,7 @@ use shared_memory::Shmem;
 use super::fork::Fork;
 use crate::core::{Memory, Read, Write};
 use crate::error::Error;
+use crate::layout::HEAD;
 
 /// What unmaps when it is dropped.
 enum Backing {
@@ -142,7 +143,7 @@ impl Region {
     #[inline]
     fn copy_out<const N: usize>(&self, at: usize) -> [u64; N] {
         match self.words().get(at..).and_then(<[AtomicU64]>::first_chunk::<N>) {
-            Some(words) => std::array::from_fn(|i| words[i].load(Ordering::Relaxed)),
+            Some(words) => load_all(words),
             None => std::array::from_fn(|i| self.load(at.wrapping_add(i))),
         }
     }
@@ -166,6 +167,18 @@ impl Region {
 
     fn read(&self, at: u64, into: &mut [u8]) -> Option<()> {
         copy_out_bytes(self.arena(at, into.len())?, into);
+        Some(())
+    }
+
+    #[inline]
+    fn for_each_line(&self, at: u64, len: usize, mut each: impl FnMut(&[u8])) -> Option<()> {
+        let (lines, rest) = self.arena(at, len)?.as_chunks::<64>();
+        lines.iter().for_each(|line| each(&load_bytes(line)));
+        if !rest.is_empty() {
+            let last = &mut [0; 64][..rest.len()];
+            copy_out_bytes(rest, last);
+            each(last);
+        }
         Some(())
     }
 
@@ -218,6 +231,13 @@ impl Ro {
     #[inline]
     pub fn read(&self, at: u64, into: &mut [u8]) -> Option<()> {
         self.0.read(at, into)
+    }
+
+    /// Calls `each` with one copy of 64 bytes after the other, and last of what is left. `None`: out of bounds, and nothing
+    /// was read.
+    #[inline]
+    pub fn for_each_line(&self, at: u64, len: usize, each: impl FnMut(&[u8])) -> Option<()> {
+        self.0.for_each_line(at, len, each)
     }
 
     /// Where a range of the arena lies, if it is within bounds. It is valid while this, or a clone, lives; whoever
@@ -274,6 +294,12 @@ impl Rw {
     #[inline]
     pub fn read(&self, at: u64, into: &mut [u8]) -> Option<()> {
         self.0.read(at, into)
+    }
+
+    /// See [`Ro::for_each_line`].
+    #[inline]
+    pub fn for_each_line(&self, at: u64, len: usize, each: impl FnMut(&[u8])) -> Option<()> {
+        self.0.for_each_line(at, len, each)
     }
 
     /// Copies bytes into the arena. `None`: out of bounds, and nothing was copied.
@@ -377,6 +403,71 @@ impl Write for Rw {
             None => words.iter().enumerate().for_each(|(i, &word)| self.store(at.wrapping_add(i), word)),
         }
     }
+}
+
+/// Copies words that others may be writing meanwhile: eight at a time, as far as there are so many.
+///
+/// What is stored one word at a time can't be loaded two at a time before it has left the processor's store queue, and
+/// there it stands behind lines that other CPUs have yet to give up. The compiler moves what it has whole by two words or
+/// more; so a copy that is to be moved on is made so as well.
+#[inline]
+fn load_all<const N: usize>(words: &[AtomicU64; N]) -> [u64; N] {
+    let mut copy = [0; N];
+    let ((lines, rest), (to_lines, to_rest)) = (words.as_chunks(), copy.as_chunks_mut());
+    lines.iter().zip(to_lines).for_each(|(line, to)| *to = load_line(line));
+    rest.iter().zip(to_rest).for_each(|(word, to)| *to = word.load(Ordering::Relaxed));
+    copy
+}
+
+/// Half a record.
+#[inline]
+fn load_line(words: &[AtomicU64; HEAD]) -> [u64; HEAD] {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: 64 bytes that are borrowed.
+    return bytemuck::cast(unsafe { load_64_bytes(words.as_ptr().cast()) });
+    #[cfg(not(target_arch = "x86_64"))]
+    words.each_ref().map(|word| word.load(Ordering::Relaxed))
+}
+
+/// Copies 64 bytes of an arena that others may be writing meanwhile: to registers, for who needs no more.
+#[inline]
+fn load_bytes(bytes: &[AtomicU8; 64]) -> [u8; 64] {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: 64 bytes that are borrowed.
+    return bytemuck::cast(unsafe { load_64_bytes(bytes.as_ptr().cast()) });
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let mut copy = [0; 64];
+        copy_out_bytes(bytes, &mut copy);
+        copy
+    }
+}
+
+/// Reads 64 bytes that others may be writing meanwhile; aligned words of them whole.
+///
+/// # Safety
+/// They are readable, and behind atomics on this side.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+unsafe fn load_64_bytes(from: *const u8) -> [std::arch::x86_64::__m128i; 4] {
+    let (a, b, c, d);
+    // SAFETY: the caller's promise is all that the instructions want. To the compiler this is some code that it can't see,
+    // so it has no data race with it; each half of a load is one of an aligned word, if that is, as a relaxed load would be.
+    unsafe {
+        std::arch::asm!(
+            "movdqu {a}, [{from}]",
+            "movdqu {b}, [{from} + 16]",
+            "movdqu {c}, [{from} + 32]",
+            "movdqu {d}, [{from} + 48]",
+            from = in(reg) from,
+            a = out(xmm_reg) a,
+            b = out(xmm_reg) b,
+            c = out(xmm_reg) c,
+            d = out(xmm_reg) d,
+            options(nostack, preserves_flags, readonly)
+        );
+    }
+    [a, b, c, d]
 }
 
 /// The aligned words of a range of bytes, and the ragged edges before and behind them.
@@ -497,6 +588,7 @@ mod tests {
         for (at, len) in [(end, 1), (end - 7, 8), (u64::MAX, 1), (u64::MAX - 7, 8), (0, 13 << 10)] {
             let mut into = vec![7; len];
             assert!(ro.read(at, &mut into).is_none() && rw.write(at, &into).is_none());
+            assert!(ro.for_each_line(at, len, |_| unreachable!()).is_none());
             assert!(ro.ptr(at, len).is_none() && into.iter().all(|&b| b == 7));
         }
         assert!(ro.read(end, &mut []).is_some() && ro.ptr(0, end as usize).is_some());
@@ -517,6 +609,10 @@ mod tests {
             let mut whole = [0; 300];
             ro.read(0, &mut whole).unwrap();
             prop_assert_eq!(&whole[..], &oracle[..]);
+            let mut lines = Vec::new();
+            ro.for_each_line(at as u64, len, |line| lines.push(line.to_vec())).unwrap();
+            prop_assert!(lines.iter().rev().skip(1).all(|line| line.len() == 64));
+            prop_assert_eq!(&lines.concat(), &source[offset..]);
             let mut part = vec![0x55; offset + len + 3];
             rw.read(at as u64, &mut part[offset..offset + len]).unwrap();
             prop_assert_eq!(&part[offset..offset + len], &source[offset..]);

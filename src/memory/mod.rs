@@ -6,6 +6,7 @@
 //! how it is seen                    map: words for the core, and an arena of bytes
 //!                                    └── arena: who has which piece of it
 //! around it       doorbell: wakes a sleeper    process: who a peer is    fork: whether this is still the process
+//!                 clock: what time it is
 //! ```
 //! A peer is trusted with nothing here: what it hands over is checked before it is mapped, what it may write is only
 //! ever behind atomics, and every index is compared with a bound that is private memory.
@@ -14,6 +15,7 @@
 //! before it touches memory; dropping is safe by itself.
 
 mod arena;
+mod clock;
 mod descriptor;
 mod doorbell;
 mod fork;
@@ -24,6 +26,7 @@ pub mod sealed;
 mod slice;
 
 pub use arena::{Arena, Block, Span, Spans};
+pub use clock::{coarse_ns, now_ns};
 pub use descriptor::is_closed_at_once;
 pub use doorbell::{Among, Doorbell};
 pub use fork::Fork;

@@ -581,8 +581,8 @@ impl Attached {
     /// A request's payload. Empty if the client has said that it lies where it can't.
     #[inline]
     pub fn payload<'a>(&self, begun: &Begun) -> Shared<'a> {
-        let len = begun.request.len as usize;
-        let within = match place(len, begun.request.flags) {
+        let len = begun.request().len as usize;
+        let within = match place(len, begun.request().flags) {
             Place::Head => Some(Shared::in_record(&begun.record, 6, len)),
             Place::Tail => Some(Shared::in_record(&begun.record, HEAD, len)),
             Place::Arena => self.core.memory(begun).and_then(|(outbox, _): (&Ro, &Rw)| {
@@ -595,11 +595,11 @@ impl Attached {
     /// Where a reply of `len` bytes that does not fit the record is to be written.
     #[inline]
     pub fn buffer(&self, begun: &Begun) -> Option<(&Rw, u64)> {
-        let at = if begun.request.flags & flag::REPLY_AT != 0 {
+        let at = if begun.request().flags & flag::REPLY_AT != 0 {
             begun.record[WORD_REPLY_AT]
         } else {
             let (_, shape) = self.core.session_of(begun)?;
-            let slot = begun.request.ticket & u64::from(shape.slots - 1);
+            let slot = begun.request().ticket & u64::from(shape.slots - 1);
             slot * u64::from(shape.reply_capacity)
         };
         let (_, inbox) = self.core.memory(begun)?;
@@ -612,7 +612,7 @@ impl Attached {
         let mut record: Record = [0; LINE];
         let len = bytes.len() as u64;
         let words = match reply_place(len, begun.reply_flags()) {
-            _ if len > u64::from(begun.request.capacity) => {
+            _ if len > u64::from(begun.request().capacity) => {
                 return self.finish(begun, Status::ReplyTooLarge, 0, len, &mut record);
             }
             Place::Head => 4..HEAD,

@@ -69,8 +69,6 @@ pub struct Begun(Box<Asked>);
 /// What was asked, of a request that has begun.
 #[derive(Debug, Default)]
 pub struct Asked {
-    /// What was asked; where its payload lies follows from it.
-    pub request: Request,
     /// The record as it was taken.
     pub record: Record,
     /// Of a part of a scatter over keys: its keys, once [`set_keys`](Self::set_keys) has found them to be those that
@@ -91,22 +89,28 @@ impl Deref for Begun {
 }
 
 impl Asked {
+    /// What was asked; where its payload lies follows from it. Read from the record each time: a field costs a load.
+    #[inline]
+    pub fn request(&self) -> Request {
+        Request::of_director(&self.record)
+    }
+
     /// Whether it is a part of a scatter over keys, which are not known yet.
     #[inline]
     pub fn lacks_keys(&self) -> bool {
         const PART: u16 = flag::SCATTER | flag::HAS_KEY;
-        self.request.flags & PART == PART && self.keys.is_none()
+        self.request().flags & PART == PART && self.keys.is_none()
     }
 
     /// What decides, with its length, where the reply's payload lies.
     #[inline]
     pub fn reply_flags(&self) -> u16 {
-        if self.request.flags & flag::TRACED != 0 { reply_flag::TRACED } else { 0 }
+        if self.request().flags & flag::TRACED != 0 { reply_flag::TRACED } else { 0 }
     }
 
     /// Whether it is a part of a scatter.
     pub fn is_part(&self) -> bool {
-        self.request.flags & flag::SCATTER != 0
+        self.request().flags & flag::SCATTER != 0
     }
 
     /// The words of its scatter's list of keys: where it is in the client's arena, and how many.
@@ -117,7 +121,7 @@ impl Asked {
 
     /// The resources that it is about: of a part, its keys; of a call, the one that it names, if it does.
     pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
-        let own = if self.keys.is_none() { self.request.resource() } else { None };
+        let own = if self.keys.is_none() { self.request().resource() } else { None };
         self.keys.iter().flatten().copied().chain(own)
     }
 }
@@ -354,7 +358,7 @@ impl<M: Memory> WorkerCore<M> {
 
     #[inline]
     fn session(&self, begun: &Begun) -> Option<&Session<M>> {
-        let index = begun.request.session_index;
+        let index = begun.request().session_index;
         if begun.life == self.life {
             return self.sessions.get(usize::from(index))?.as_ref();
         }
@@ -380,7 +384,7 @@ impl<M: Memory> WorkerCore<M> {
     /// Whether the caller has given the call up.
     #[inline]
     pub fn is_cancelled(&self, begun: &Begun) -> bool {
-        self.session(begun).is_none_or(|s| s.retired || s.cancelled(&begun.request))
+        self.session(begun).is_none_or(|s| s.retired || s.cancelled(&begun.request()))
     }
 
     /// Takes the next request, if there is one. `now_ns` may be [`STALE_NS`] old.
@@ -390,8 +394,13 @@ impl<M: Memory> WorkerCore<M> {
             return Ok(Taken::Nothing);
         }
         let position = self.ring.next();
+        let mut request = Request::default();
+        let tail = |record: &Record| {
+            request = Request::of_director(record);
+            Request::needs_tail(record)
+        };
         let taken = match self.next_is_heard() {
-            Some(true) => self.ring.take_into(&self.work, &mut self.next.0.record, Request::needs_tail),
+            Some(true) => self.ring.take_into(&self.work, &mut self.next.0.record, tail),
             Some(false) => return Ok(Taken::Unheard),
             None => Ok(false),
         };
@@ -415,9 +424,8 @@ impl<M: Memory> WorkerCore<M> {
         let empty = self.spare.pop().unwrap_or_default();
         let mut begun = std::mem::replace(&mut self.next, empty);
         let asked = &mut *begun.0;
-        let request = Request::of_director(&asked.record);
         let traced = request.flags & flag::TRACED != 0;
-        (asked.request, asked.keys, asked.position, asked.life) = (request, None, position, self.life);
+        (asked.keys, asked.position, asked.life) = (None, position, self.life);
         asked.began_ns = if traced { fx.clock_ns() } else { now_ns };
         let Some(session) = self.session_mut(self.life, &request).filter(|s| position >= s.from) else {
             self.finish(begun, fx, false);
@@ -452,8 +460,8 @@ impl<M: Memory> WorkerCore<M> {
         record: &mut Record,
         fx: &mut impl Effects,
     ) -> Option<u16> {
-        let (index, life) = (begun.request.session_index, begun.life);
-        let traced = begun.request.flags & flag::TRACED != 0;
+        let (index, life) = (begun.request().session_index, begun.life);
+        let traced = begun.request().flags & flag::TRACED != 0;
         head.worker = self.id as u32;
         if traced {
             head.flags |= reply_flag::TRACED;
@@ -463,10 +471,10 @@ impl<M: Memory> WorkerCore<M> {
         }
         head.write(record);
         let used = if ReplyHead::needs_tail(record) { LINE } else { HEAD };
-        let session = self.session_mut(begun.life, &begun.request);
+        let session = self.session_mut(begun.life, &begun.request());
         let retired = session.map(|session| {
             session.begun -= 1;
-            session.replies.publish(&session.inbox, begun.request.ticket, record, used);
+            session.replies.publish(&session.inbox, begun.request().ticket, record, used);
             session.retired
         });
         self.finish(begun, fx, retired == Some(false));
@@ -484,7 +492,7 @@ impl<M: Memory> WorkerCore<M> {
         self.page.store(self.progress.completed, self.completed);
         self.page.full(); // pairs with the fences in Parking::park, of the client and of the director
         if ring_client
-            && let Some(session) = self.session_mut(begun.life, &begun.request)
+            && let Some(session) = self.session_mut(begun.life, &begun.request())
             && session.client.must_ring_after_fence(&session.outbox)
         {
             fx.ring_client(session.id);
@@ -492,7 +500,7 @@ impl<M: Memory> WorkerCore<M> {
         if self.director.must_ring_after_fence(&self.work) {
             fx.ring_director();
         }
-        let entry = usize::from(begun.request.entry);
+        let entry = usize::from(begun.request().entry);
         if self.progress.done + entry < self.progress.words {
             self.page.store(self.progress.done + entry, begun.position + 1);
         }

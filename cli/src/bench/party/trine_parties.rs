@@ -82,7 +82,10 @@ fn check(bytes: &Shared<'_>, way: Way, in_place: bool, scratch: &mut [u8]) -> Op
         return payload::check(&scratch[..len], way);
     }
     let mut check = Check::new(way);
-    bytes.for_each_chunk(scratch, |piece| check.piece(piece));
+    bytes.for_each_line(|piece| match piece.try_into() {
+        Ok(line) => check.line(line),
+        Err(_) => check.piece(piece),
+    });
     check.number()
 }
 
@@ -190,23 +193,29 @@ struct Calls<'c> {
     scratch: [u8; SCRATCH],
 }
 
+impl<'c> Calls<'c> {
+    #[inline]
+    fn keep(&mut self, pending: Pending<'c>) {
+        match self.kind.any_order {
+            true => drop(pending.detach()),
+            false => self.open.push_back(pending),
+        }
+    }
+}
+
 impl Caller for Calls<'_> {
     /// A payload that fits the record is copied into it; a longer one is built where the worker reads it.
     fn send(&mut self, number: u64) -> anyhow::Result<()> {
         let len = self.options.bytes;
         let draft = self.client.request(self.route).reply_capacity(self.options.reply_bytes.max(64));
-        let pending = if len <= 64 {
+        if len <= 64 {
             let mut bytes = [0; 64];
             payload::fill(&mut bytes[..len], Way::Request, number);
-            draft.submit(&bytes[..len], Until::Forever)?
+            self.keep(draft.submit(&bytes[..len], Until::Forever)?);
         } else {
             let mut loan = draft.loan(len, Until::Forever)?;
             payload::fill(&mut loan, Way::Request, number);
-            loan.submit(Until::Forever)?
-        };
-        match self.kind.any_order {
-            true => drop(pending.detach()),
-            false => self.open.push_back(pending),
+            self.keep(loan.submit(Until::Forever)?);
         }
         Ok(())
     }
