@@ -331,6 +331,8 @@ impl Os for Waiter {
 
     #[inline]
     fn begin(&mut self) {
+        // What it waits for now it has not waited for yet, whatever it or its program did before.
+        self.busy();
         if self.order.must_step_aside() {
             // To sleep is to leave the queue of those who want the CPU; how long does not matter.
             let _ =
@@ -392,6 +394,7 @@ impl AsFd for Events {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::idle::BUDGET_MAX_NS;
     use crate::memory::Among;
 
     /// One that has slept often.
@@ -423,6 +426,16 @@ mod tests {
             assert!(sleeps <= 2, "woken {sleeps} times in {ahead_ns} ns");
             assert!(now_ns() < before_ns + SLEEP_MAX_NS / 2, "the alarm was still that of before");
         }
+    }
+
+    #[test]
+    fn what_one_wait_took_is_not_counted_against_the_next() {
+        let mut waiter = Waiter::new(Waiting::Adaptive, 1).unwrap();
+        assert!(waiter.budget.may_yield(1) && !waiter.budget.may_yield(1 + BUDGET_MAX_NS));
+        waiter.begin();
+        assert!(waiter.budget.may_yield(1 + BUDGET_MAX_NS));
+        // And what the program did meanwhile is not taken for a yield.
+        assert!(waiter.was_busy, "the clock is not read before the first yield");
     }
 
     #[test]

@@ -8,10 +8,13 @@
 pub const BUDGET_MIN_NS: u64 = 2_000;
 /// Longest budget.
 pub const BUDGET_MAX_NS: u64 = 200_000;
-/// A yield that took longer gave the CPU to a busy stranger: yielding is a bad way to wait here.
+/// A yield that took longer gave the CPU to a busy stranger, if it is not the only one: then yielding is a bad way to wait
+/// here. One alone may have been anything: a virtual machine that stood still, for one.
 const YIELD_LONG_NS: u64 = 100_000;
 /// For how many times as long it then parks at once.
 const STRANGER_TIMES: u64 = 4;
+/// For how many times as long another one is taken for the same stranger's.
+const STRANGER_AGAIN_TIMES: u64 = 2 * STRANGER_TIMES;
 
 /// The adaptive budget of one party.
 #[derive(Debug)]
@@ -19,11 +22,18 @@ pub struct Budget {
     budget_ns: u64,
     idle_since_ns: u64,
     park_at_once_until_ns: u64,
+    /// A long yield that began before this was not the only one.
+    stranger_until_ns: u64,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Budget { budget_ns: BUDGET_MAX_NS / 2, idle_since_ns: 0, park_at_once_until_ns: 0 }
+        Budget {
+            budget_ns: BUDGET_MAX_NS / 2,
+            idle_since_ns: 0,
+            park_at_once_until_ns: 0,
+            stranger_until_ns: 0,
+        }
     }
 }
 
@@ -48,7 +58,10 @@ impl Budget {
     pub fn yielded(&mut self, before_ns: u64, after_ns: u64) {
         let took_ns = after_ns.saturating_sub(before_ns);
         if took_ns > YIELD_LONG_NS {
-            self.park_at_once_until_ns = after_ns + STRANGER_TIMES * took_ns;
+            if before_ns < self.stranger_until_ns {
+                self.park_at_once_until_ns = after_ns + STRANGER_TIMES * took_ns;
+            }
+            self.stranger_until_ns = after_ns + STRANGER_AGAIN_TIMES * took_ns;
         }
     }
 
@@ -78,16 +91,37 @@ mod tests {
         assert_eq!(budget.budget_ns, BUDGET_MIN_NS);
     }
 
+    /// A yield that begins then and takes so long.
+    fn long_yield(budget: &mut Budget, at_ns: u64, took_ns: u64) -> u64 {
+        budget.busy();
+        assert!(budget.may_yield(at_ns), "it parks at once");
+        budget.yielded(at_ns, at_ns + took_ns);
+        budget.busy();
+        at_ns + took_ns
+    }
+
     #[test]
-    fn a_yield_to_a_stranger_makes_it_park_at_once_for_a_while() {
-        let mut budget = Budget::default();
-        assert!(budget.may_yield(1));
-        budget.yielded(1, 1 + YIELD_LONG_NS + 1);
-        assert!(!budget.may_yield(YIELD_LONG_NS + 3));
-        budget.busy();
-        let parks_ns = STRANGER_TIMES * (YIELD_LONG_NS + 1);
-        assert!(!budget.may_yield(1 + YIELD_LONG_NS + parks_ns));
-        budget.busy();
-        assert!(budget.may_yield(2 + YIELD_LONG_NS + parks_ns));
+    fn yields_to_a_stranger_make_it_park_at_once_for_a_while() {
+        let (mut budget, took_ns) = (Budget::default(), YIELD_LONG_NS + 1);
+        let first_ns = long_yield(&mut budget, 1, took_ns);
+        let mut at_ns = first_ns + 10;
+        // As long as the stranger is there, each time is followed by a while without.
+        for _ in 0..3 {
+            at_ns = long_yield(&mut budget, at_ns, took_ns);
+            assert!(!budget.may_yield(at_ns));
+            budget.busy();
+            assert!(!budget.may_yield(at_ns + STRANGER_TIMES * took_ns - 1));
+            at_ns += STRANGER_TIMES * took_ns;
+        }
+    }
+
+    #[test]
+    fn a_long_yield_now_and_then_is_no_stranger() {
+        let (mut budget, took_ns) = (Budget::default(), 3 * YIELD_LONG_NS);
+        let mut at_ns = 1;
+        for _ in 0..5 {
+            at_ns = long_yield(&mut budget, at_ns, took_ns) + STRANGER_AGAIN_TIMES * took_ns;
+        }
+        assert!(budget.may_yield(at_ns));
     }
 }
