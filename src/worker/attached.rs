@@ -374,6 +374,7 @@ impl Attached {
         let known = &self.mapped[&session];
         let (outbox, inbox) = (known.outbox.clone(), known.inbox.clone());
         if !self.core.map_session(index, session, shape, outbox, inbox) {
+            self.unmap_unknown(session);
             let why = format!("index {index} is another's");
             return Err(Fault::Descriptor { what: "session", why }.into());
         }
@@ -410,14 +411,19 @@ impl Attached {
 
     /// A session's memory is unmapped: the director may give its index to another.
     fn unmapped(&mut self, index: u16) {
-        if let Some(session) = self.sessions.remove(&index)
-            && !self.core.knows(session)
-        {
+        if let Some(session) = self.sessions.remove(&index) {
+            self.unmap_unknown(session);
+        }
+        self.send(&ToDirector::SessionUnmapped { index });
+    }
+
+    /// Unmaps a session, if nothing of it is used.
+    fn unmap_unknown(&mut self, session: u64) {
+        if !self.core.knows(session) {
             self.mapped.remove(&session);
             self.callers.remove(&session);
             self.bells.clients.remove(&session);
         }
-        self.send(&ToDirector::SessionUnmapped { index });
     }
 
     fn send(&mut self, message: &ToDirector) {
@@ -712,6 +718,33 @@ mod tests {
         next.send_message(&FromDirector::UnmapSession { index: 0 }, &[]).unwrap();
         attached.read_control();
         assert_eq!(attached.mapped.keys().collect::<Vec<_>>(), [&72]);
+    }
+
+    #[test]
+    fn a_session_under_an_index_that_another_has_is_refused_and_not_kept() {
+        let director = Played::new();
+        let waiter = Waiter::new(Waiting::default(), 8).unwrap();
+        let shape = SessionShape { slots: 2, reply_capacity: 64, request_arena: 4096, reply_arena: 4096 };
+        let play = |channel: &Channel| {
+            presented(channel);
+            open(&director, channel);
+        };
+        let (channel, mut attached) =
+            director.meet(play, |bus| Attached::attach(bus, SHAPE, &waiter).unwrap());
+        for (named, accepted) in [(70, true), (71, false)] {
+            let message =
+                FromDirector::MapSession { index: 0, session: named, shape, uid: own_uid(), gid: 0, pid: 1 };
+            channel.send_message(&message, &session(shape).each_ref().map(AsFd::as_fd)).unwrap();
+            attached.read_control();
+            let (answer, _) = hear(&channel);
+            assert!(
+                matches!(answer, ToDirector::SessionMapped { index: 0, accepted: a } if a == accepted),
+                "{answer:?}"
+            );
+        }
+        assert_eq!(attached.mapped.keys().collect::<Vec<_>>(), [&70]);
+        assert_eq!((attached.callers.len(), attached.bells.clients.len()), (1, 1));
+        assert_eq!(attached.sessions[&0], 70);
     }
 
     #[test]
