@@ -1,13 +1,15 @@
 //! How long to look again before going to sleep: a budget that learns.
 //!
 //! A party that finds nothing yields its CPU, because the peer that has the answer may want just this CPU; after a
-//! budget of time it parks. The budget doubles when a sleep turns out to have been short (it would have paid to
-//! look a little longer) and halves when it was long.
+//! budget of time it parks. The budget doubles when the wait turns out to have been short, its sleep included (it would
+//! have paid to look a little longer), and halves when it was long.
 
 /// Shortest budget.
 pub const BUDGET_MIN_NS: u64 = 2_000;
 /// Longest budget.
 pub const BUDGET_MAX_NS: u64 = 200_000;
+/// Whoever has waited no longer, his sleep included, would have done better to look on: he had to be woken.
+const WAIT_SHORT_NS: u64 = 2 * BUDGET_MAX_NS;
 /// A yield that took longer gave the CPU to a busy stranger, if it is not the only one: then yielding is a bad way to wait
 /// here. One alone may have been anything: a virtual machine that stood still, for one.
 const YIELD_LONG_NS: u64 = 100_000;
@@ -67,9 +69,10 @@ impl Budget {
 
     /// A sleep ended.
     pub fn slept(&mut self, before_ns: u64, after_ns: u64) {
+        let since_ns = if self.idle_since_ns == 0 { before_ns } else { self.idle_since_ns };
         self.idle_since_ns = 0;
-        let slept = after_ns.saturating_sub(before_ns);
-        self.budget_ns = if slept < 2 * BUDGET_MAX_NS { self.budget_ns * 2 } else { self.budget_ns / 2 }
+        let waited_ns = after_ns.saturating_sub(since_ns);
+        self.budget_ns = if waited_ns < WAIT_SHORT_NS { self.budget_ns * 2 } else { self.budget_ns / 2 }
             .clamp(BUDGET_MIN_NS, BUDGET_MAX_NS);
     }
 }
@@ -98,6 +101,18 @@ mod tests {
         budget.yielded(at_ns, at_ns + took_ns);
         budget.busy();
         at_ns + took_ns
+    }
+
+    #[test]
+    fn what_was_waited_counts_whole() {
+        let mut budget = Budget { budget_ns: BUDGET_MAX_NS, ..Budget::default() };
+        assert!(budget.may_yield(1));
+        // A short sleep after a long look, which would not have paid though twice as long.
+        budget.slept(1 + BUDGET_MAX_NS, 1 + WAIT_SHORT_NS);
+        assert_eq!(budget.budget_ns, BUDGET_MAX_NS / 2);
+        assert!(budget.may_yield(2 * WAIT_SHORT_NS));
+        budget.slept(2 * WAIT_SHORT_NS + BUDGET_MAX_NS / 2, 2 * WAIT_SHORT_NS + BUDGET_MAX_NS);
+        assert_eq!(budget.budget_ns, BUDGET_MAX_NS);
     }
 
     #[test]
