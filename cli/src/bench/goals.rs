@@ -272,7 +272,7 @@ impl Goals<'_> {
             let setting = Setting { bytes: 1 << 20, load, ..base };
             let all = [vec![subjects::in_place(), subjects::trine()], subjects::floors()].concat();
             let group = found.keep(self.bench.group("goals", self.fitting(all, setting))?);
-            for (who, how) in [(IN_PLACE, "read in place"), (TRINE, "copied out in pieces")] {
+            for (who, how) in [(IN_PLACE, "read in place"), (TRINE, "copied out by lines")] {
                 let what =
                     format!("{}, 1 MiB, {how}: ÷ line relayed with the same MiB, p50", placement.name());
                 found.goal(what, AtMost(1.05), group.ratio(who, LINE, p50));
