@@ -460,8 +460,8 @@ impl<M: Memory> WorkerCore<M> {
         record: &mut Record,
         fx: &mut impl Effects,
     ) -> Option<u16> {
-        let (index, life) = (begun.request().session_index, begun.life);
-        let traced = begun.request().flags & flag::TRACED != 0;
+        let (request, life) = (begun.request(), begun.life);
+        let traced = request.flags & flag::TRACED != 0;
         head.worker = self.id as u32;
         if traced {
             head.flags |= reply_flag::TRACED;
@@ -471,10 +471,10 @@ impl<M: Memory> WorkerCore<M> {
         }
         head.write(record);
         let used = if ReplyHead::needs_tail(record) { LINE } else { HEAD };
-        let session = self.session_mut(begun.life, &begun.request());
+        let session = self.session_mut(life, &request);
         let retired = session.map(|session| {
             session.begun -= 1;
-            session.replies.publish(&session.inbox, begun.request().ticket, record, used);
+            session.replies.publish(&session.inbox, request.ticket, record, used);
             session.retired
         });
         self.finish(begun, fx, retired == Some(false));
@@ -482,6 +482,7 @@ impl<M: Memory> WorkerCore<M> {
             self.former.retain(|(_, _, session)| session.begun > 0);
             return None;
         }
+        let index = request.session_index;
         (retired == Some(true) && self.unmap_if_unused(index)).then_some(index)
     }
 

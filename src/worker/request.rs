@@ -44,7 +44,8 @@ pub struct Details<'r> {
 impl Details<'_> {
     #[inline]
     fn of(attached: &Attached, begun: &Begun) -> Self {
-        let (request, capacity) = (&begun.request(), begun.request().capacity as usize);
+        let request = begun.request();
+        let capacity = request.capacity as usize;
         let buffer = attached.buffer(begun).and_then(|(inbox, at)| inbox.ptr(at, capacity));
         Details {
             bytes: attached.payload(begun),
