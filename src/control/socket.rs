@@ -29,7 +29,6 @@ use nix::sys::socket::{
     sendmsg, socket,
 };
 use nix::sys::stat::Mode;
-use nix::time::{ClockId, clock_gettime};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, RecvMsg, ReturnFlags, SocketFlags, accept_with,
     recvmsg,
@@ -37,6 +36,7 @@ use rustix::net::{
 
 use super::message::Message;
 use crate::limits::{MESSAGE_BYTES_MAX, MESSAGE_DESCRIPTORS_MAX};
+use crate::waiting::now_ns;
 use crate::{Error, Fault};
 
 /// Connections that may wait to be accepted: everyone on the bus comes at once when a director has restarted. The
@@ -330,11 +330,6 @@ impl AsFd for Listener {
 fn new_socket() -> Result<OwnedFd, Error> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).map_err(Error::system("making a socket"))
-}
-
-fn now_ns() -> u64 {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(std::time::Duration::from).unwrap_or_default();
-    now.as_nanos() as u64
 }
 
 /// A path as the kernel takes it. Its 107 bytes are not much: what is longer is reached through its folder's

@@ -126,7 +126,7 @@ impl<const W: usize> Taker<W> {
     /// half is read only when `tail` says so of the first; else what stood in the copy stays there. Wait-free.
     ///
     /// `tail` is also where to decode the first half, which is in registers there. From the copy, fields may be loaded two
-    /// at a time that were stored one at a time, which takes longer than all the rest of this.
+    /// at a time that were stored one at a time, and such a load waits until the stores are out.
     #[inline(always)]
     pub fn take_into(
         &mut self,

@@ -6,7 +6,8 @@
 //!   └── rings ────┴── arena ──────────────────────────────────┘
 //! ```
 //! Whatever a peer may write is only ever behind atomics, so nothing that it does is undefined behaviour here; on a
-//! [`Ro`] there are only relaxed loads of at most eight bytes, which are what Rust allows on read-only pages.
+//! [`Ro`] there are only relaxed loads of at most eight bytes, which are what Rust allows on read-only pages. Records and
+//! long payloads are copied by instructions that the compiler can't see (`load_64_bytes`, `copy_string`).
 //!
 //! The arena of an outbox is different: nobody else can write it, so [`arena`](super::arena) gives out `&mut [u8]`
 //! of it. For that to be sound, an [`Rw`] of such memory has no access to the arena: it can only be taken, once.

@@ -675,11 +675,23 @@ mod tests {
         work.unlink().unwrap();
     }
 
+    const SESSION: SessionShape =
+        SessionShape { slots: 2, reply_capacity: 64, request_arena: 4096, reply_arena: 4096 };
+
+    /// A worker that a played director has taken.
+    fn attached(director: &Played, waiter: &Waiter) -> (Channel, Attached) {
+        let play = |channel: &Channel| {
+            presented(channel);
+            open(director, channel);
+        };
+        director.meet(play, |bus| Attached::attach(bus, SHAPE, waiter).unwrap())
+    }
+
     #[test]
     fn a_session_that_the_next_director_names_again_is_not_mapped_again_and_others_are_forgotten() {
         let director = Played::new();
         let waiter = Waiter::new(Waiting::default(), 8).unwrap();
-        let shape = SessionShape { slots: 2, reply_capacity: 64, request_arena: 4096, reply_arena: 4096 };
+        let shape = SESSION;
         let play = |channel: &Channel| {
             presented(channel);
             open(&director, channel);
@@ -693,7 +705,7 @@ mod tests {
             assert!(matches!(answer, ToDirector::SessionMapped { accepted: true, .. }), "{answer:?}");
             attached.mapped[&session].outbox.ptr(0, 1).unwrap()
         };
-        let (first, mut attached) = director.meet(play, |bus| Attached::attach(bus, SHAPE, &waiter).unwrap());
+        let (first, mut attached) = attached(&director, &waiter);
         let sessions = [session(shape), session(shape), session(shape)];
         let places =
             [0, 1, 2].map(|i| name(&first, &mut attached, i, 70 + u64::from(i), &sessions[usize::from(i)]));
@@ -724,13 +736,8 @@ mod tests {
     fn a_session_under_an_index_that_another_has_is_refused_and_not_kept() {
         let director = Played::new();
         let waiter = Waiter::new(Waiting::default(), 8).unwrap();
-        let shape = SessionShape { slots: 2, reply_capacity: 64, request_arena: 4096, reply_arena: 4096 };
-        let play = |channel: &Channel| {
-            presented(channel);
-            open(&director, channel);
-        };
-        let (channel, mut attached) =
-            director.meet(play, |bus| Attached::attach(bus, SHAPE, &waiter).unwrap());
+        let shape = SESSION;
+        let (channel, mut attached) = attached(&director, &waiter);
         for (named, accepted) in [(70, true), (71, false)] {
             let message =
                 FromDirector::MapSession { index: 0, session: named, shape, uid: own_uid(), gid: 0, pid: 1 };
@@ -751,13 +758,7 @@ mod tests {
     fn a_worker_that_comes_back_to_a_slow_director_goes_on_at_the_same_socket() {
         let director = Played::new();
         let waiter = Waiter::new(Waiting::default(), 8).unwrap();
-        let (channel, mut attached) = director.meet(
-            |channel| {
-                presented(channel);
-                open(&director, channel);
-            },
-            |bus| Attached::attach(bus, SHAPE, &waiter).unwrap(),
-        );
+        let (channel, mut attached) = attached(&director, &waiter);
         // Dropped, it could live on for a moment in a child that another test has just forked.
         channel.shut();
         attached.read_control();
